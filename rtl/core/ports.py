@@ -1,0 +1,115 @@
+"""What crosses the edge of the hart besides the buses."""
+
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch import records
+from rtl.lib.layouts import enum_of, struct_of
+
+__all__ = [
+    "HartEvents",
+    "HostCommand",
+    "HostPort",
+    "HostRequest",
+    "HostResponse",
+    "InterruptLines",
+    "Park",
+    "Resume",
+    "Retirement",
+    "RetirementPort",
+    "Skip",
+    "Written",
+]
+
+Park = struct_of(records.PARK)
+Resume = struct_of(records.RESUME)
+Retirement = struct_of(records.RETIREMENT)
+HostCommand = enum_of(records.HostCommand, width=4)
+
+
+class InterruptLines(data.Struct):
+    """Level-sensitive interrupt lines of the platform, as they appear in mip."""
+
+    msi: 1
+    mti: 1
+    sei: 1
+    mei: 1
+
+
+class HostRequest(data.Struct):
+    """A command to the parked hart.
+
+    ``index`` is the GPR or CSR number. For SFENCE_VMA, bit 0 says that a page is given and bit 1
+    that an ASID is; ``data`` holds the page number (27 bits) and from bit 32 the ASID. For
+    WRITE_PRIVILEGE and CHARGE, ``data`` holds the privilege and the cycles.
+    """
+
+    command: HostCommand
+    index: 12
+    data: 64
+
+
+class HostResponse(data.Struct):
+    """``error``: no such CSR, or it cannot be written."""
+
+    data: 64
+    error: 1
+
+
+class HostPort(wiring.Signature):
+    """Host commands, one at a time, answered in order; the host takes every response."""
+
+    def __init__(self):
+        super().__init__(
+            {
+                "request": Out(stream.Signature(HostRequest)),
+                "response": In(stream.Signature(HostResponse)),
+            }
+        )
+
+
+class RetirementPort(wiring.Signature):
+    """At most one record per cycle, for observers; nothing waits for it."""
+
+    def __init__(self):
+        super().__init__({"valid": Out(1), "record": Out(Retirement)})
+
+
+class Written(data.Struct):
+    """A bus master other than the hart has written the eight bytes at ``address`` (hpa)."""
+
+    valid: 1
+    address: 32
+
+
+class Skip(data.Struct):
+    """Time passes in one step while the hart is parked.
+
+    In the cycle with ``valid`` the cycle counters grow by ``cycles``, mtime by ``ticks``, and
+    the cycle within the tick becomes ``phase``.
+    """
+
+    valid: 1
+    cycles: 32
+    ticks: 32
+    phase: 16
+
+
+class HartEvents(data.Struct):
+    """What the counters count; levels hold for the cycle, strobes come once per event.
+
+    ``transition`` and ``charging`` say where a cycle with ``advance`` goes; in all others it is
+    the guest's. ``exit`` strobes when a trap that parks is taken, with ``reason`` = interrupt
+    flag and code.
+    """
+
+    retired: 1
+    transition: 1
+    charging: 1
+    walking: 1
+    instruction_miss: 1
+    data_miss: 1
+    instruction_walk: 1
+    data_walk: 1
+    exit: 1
+    reason: data.StructLayout({"code": 6, "interrupt": 1})
