@@ -1,0 +1,71 @@
+# Two commands do everything on a fresh Debian 12 or Ubuntu 24.04 that has python3, python3-venv,
+# g++, make, perl and git: `make demo` and `make test`. The rest comes from the Python registry.
+
+PYTHON ?= python3
+VENV := build/venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/vmxlab.stamp
+JOBS ?= 2
+
+# The build tools call `python` by name (verilated.mk), so the environment's folder leads PATH.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint format setup calibrate synth clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       boot the same firmware natively and under trap-and-emulate, and compare"
+	@echo "make test       lint, import rules and all tests"
+	@echo "make lint       lint and import rules only"
+	@echo "make format     let ruff format the sources"
+	@echo "make setup      make $(VENV) (the other targets do it when needed)"
+	@echo "make calibrate  measure the constants of the VMM's cost model"
+	@echo "make synth      synthesize the SoC for ECP5 and print its size"
+	@echo "make clean      remove everything built, $(VENV) included"
+
+demo: $(STAMP)
+	@$(BIN)/python -m sim.cli.demo
+
+test: lint
+	@$(BIN)/python -m pytest -q -n $(JOBS) $(TESTS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+calibrate: $(STAMP)
+	@$(BIN)/python -m sim.calibrate
+
+synth: $(STAMP)
+	@$(BIN)/python -m fpga.synthesis
+
+setup: $(STAMP)
+
+# Every missing tool is one line, found before anything is built.
+$(STAMP): pyproject.toml constraints.txt
+	@for tool in "$(PYTHON)" g++ make perl git; do \
+	    command -v "$$tool" >/dev/null || { \
+	        echo "vmxlab: $$tool is missing; install python3 python3-venv g++ make perl git" >&2; \
+	        exit 1; }; \
+	done
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "vmxlab: $(PYTHON) is too old; Python 3.11 or newer is needed" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "vmxlab: Python's venv module is missing; install python3-venv" >&2; exit 1; }
+	@mkdir -p build
+	@echo "Setting up $(VENV) (once; a minute or two, log in build/setup.log) ..."
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) >build/setup.log 2>&1 || { \
+	    echo "vmxlab: $(VENV) could not be made; see build/setup.log" >&2; exit 1; }
+	@$(BIN)/python -m pip install -c constraints.txt -e '.[test]' >build/setup.log 2>&1 || { \
+	    echo "vmxlab: the Python packages could not be installed (is the network up?);" \
+	        "see build/setup.log" >&2; exit 1; }
+	@touch $@
+
+clean:
+	rm -rf build
