@@ -4,7 +4,19 @@ import struct
 from enum import IntFlag
 from typing import NamedTuple, Protocol
 
-__all__ = ["Event", "Machine", "ParkRecord"]
+__all__ = ["BusError", "Event", "Machine", "MachineBusy", "MachineError", "ParkRecord"]
+
+
+class MachineError(Exception):
+    """The machine did not do what it was asked; the message is one line."""
+
+
+class MachineBusy(MachineError):
+    """The hart runs: only ``run``, ``stop`` and the counters are to be had."""
+
+
+class BusError(MachineError):
+    """Nobody answers at that address."""
 
 
 class Event(IntFlag):
