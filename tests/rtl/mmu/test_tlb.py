@@ -1,0 +1,287 @@
+# amaranth: UnusedElaboratable=no
+"""The TLB against a list of entries that are searched one by one."""
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from rtl.arch.paging import Access
+from rtl.arch.traps import Privilege
+from rtl.mmu.tlb import Tlb
+from tests.rtl.mmu import sv39_reference as sv39
+from tests.streams import simulate
+
+ENTRY_COUNT = 4
+TAG = ("world", "vpid", "ept_tag", "asid", "global_", "page", "level", "guest_level")
+
+
+def pages_of(level):
+    return 512**level
+
+
+def same_page(page, other, level):
+    return page // pages_of(level) == other // pages_of(level)
+
+
+def answers(entry, query):
+    """Whether the entry is the translation of the query, whatever the permissions."""
+    return (
+        all(entry[name] == query[name] for name in ("world", "vpid", "ept_tag"))
+        and (entry["global_"] or entry["asid"] == query["asid"])
+        and same_page(entry["page"], query["page"], entry["level"])
+    )
+
+
+def permits(entry, query):
+    leaf = sv39.Leaf(0, 0, 4096, *(bool(entry[k]) for k in "rwxuad"), False)
+    return sv39.permits(leaf, *(query[k] for k in ("access", "privilege", "sum", "mxr")))
+
+
+def overlaps(entry, other):
+    """Whether some query could be answered by both."""
+    return (
+        all(entry[name] == other[name] for name in ("world", "vpid", "ept_tag"))
+        and (entry["global_"] or other["global_"] or entry["asid"] == other["asid"])
+        and same_page(entry["page"], other["page"], max(entry["level"], other["level"]))
+    )
+
+
+def is_named(entry, invalidation):
+    if any(entry[name] != invalidation[name] for name in ("world", "vpid")):
+        return False
+    if invalidation["match_asid"] and (entry["global_"] or entry["asid"] != invalidation["asid"]):
+        return False
+    return not invalidation["match_page"] or same_page(
+        entry["page"], invalidation["page"], entry["guest_level"]
+    )
+
+
+# Few values of each kind, neighbours among them, so that everything meets everything.
+_page = st.builds(
+    lambda a, b, c: a << 18 | b << 9 | c,
+    st.sampled_from([0, 1, 511]),
+    st.sampled_from([0, 1, 256]),
+    st.sampled_from([0, 1, 256]),
+)
+_space = {
+    "world": st.integers(0, 1),
+    "vpid": st.sampled_from([0, 1, 0x8000]),
+    "asid": st.sampled_from([0, 1, 0x8000]),
+}
+_home = {"world": st.just(0), "vpid": st.just(0), "asid": st.sampled_from([0, 1])}
+_bit = st.integers(0, 1)
+
+
+def _entry(fields):
+    page, level, guest_extra = fields.pop("page"), fields["level"], fields.pop("guest_extra")
+    fields["page"] = page // pages_of(level) * pages_of(level)
+    fields["guest_level"] = min(2, level + guest_extra)
+    fields["frame"] = fields["frame"] // pages_of(level) * pages_of(level)
+    return fields
+
+
+def _either(build):
+    """Mostly in one address space, sometimes in any."""
+    return st.one_of(build(_home), build(_home), build(_space))
+
+
+def _entries(space):
+    rights = {name: st.sampled_from([0, 1, 1, 1]) for name in "rwxad"}
+    return st.fixed_dictionaries(
+        {
+            **space,
+            **rights,
+            "u": _bit,
+            "ept_tag": st.sampled_from([0, 0, 0, 3]),
+            "global_": st.sampled_from([0, 0, 1]),
+            "page": _page,
+            "level": st.integers(0, 2),
+            "guest_extra": st.sampled_from([0, 0, 1, 2]),
+            "frame": st.integers(0, 2**44 - 1),
+        }
+    ).map(_entry)
+
+
+def _queries(space):
+    return st.fixed_dictionaries(
+        {
+            **space,
+            "ept_tag": st.sampled_from([0, 0, 0, 3]),
+            "page": _page,
+            "access": st.sampled_from(list(Access)),
+            "privilege": st.sampled_from([Privilege.SUPERVISOR, Privilege.USER]),
+            "sum": _bit,
+            "mxr": _bit,
+        }
+    )
+
+
+def _invalidations(space):
+    return st.fixed_dictionaries({**space, "match_page": _bit, "match_asid": _bit, "page": _page})
+
+
+entries = _either(_entries)
+queries = _either(_queries)
+invalidations = _either(_invalidations)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("refill"), entries),
+        st.tuples(st.just("refill"), entries),
+        st.tuples(st.just("query"), queries),
+        st.tuples(st.just("invalidate"), invalidations),
+        # Both at once: the invalidation wins.
+        st.tuples(st.just("both"), st.tuples(entries, invalidations)),
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+def set_refill(ctx, dut, entry):
+    ctx.set(
+        dut.refill.entry,
+        {
+            "tag": {name: entry[name] for name in TAG},
+            "frame": entry["frame"],
+            "rights": {name: entry[name] for name in "rwxuad"},
+        },
+    )
+    ctx.set(dut.refill.valid, 1)
+
+
+def set_invalidation(ctx, dut, invalidation):
+    assert ctx.get(dut.i_invalidate.ready)
+    ctx.set(dut.i_invalidate.payload, invalidation)
+    ctx.set(dut.i_invalidate.valid, 1)
+
+
+async def tick(ctx, dut):
+    await ctx.tick()
+    ctx.set(dut.refill.valid, 0)
+    ctx.set(dut.i_invalidate.valid, 0)
+
+
+async def look_up(ctx, dut, query):
+    """The frame, or None; the query stands for one cycle."""
+    names = ("world", "vpid", "ept_tag", "asid", "privilege", "sum", "mxr")
+    # Bits above the page number are the caller's business, the TLB does not look at them.
+    ctx.set(
+        dut.query,
+        {
+            "gva": (query["page"] << 12) + 0xABC,
+            "access": query["access"],
+            "context": {**{name: query[name] for name in names}, "paged": 1},
+        },
+    )
+    hit, frame = ctx.get(dut.hit), ctx.get(dut.frame)
+    await ctx.tick()
+    return frame if hit else None
+
+
+def wanted_frame(model, query):
+    """The frame by the model, None for a miss."""
+    found = [entry for entry in model if answers(entry, query) and permits(entry, query)]
+    assert len(found) <= 1
+    return found[0]["frame"] + query["page"] % pages_of(found[0]["level"]) if found else None
+
+
+@settings(max_examples=60)
+@given(steps)
+def test_hits_are_exactly_the_live_entries(actions):
+    """While no more than its entries are live, the TLB is a list of entries that never forgets."""
+    dut = Tlb(entry_count=ENTRY_COUNT)
+    model, seen = [], []
+
+    def drop(invalidation):
+        model[:] = [entry for entry in model if not is_named(entry, invalidation)]
+
+    async def testbench(ctx):
+        for kind, what in actions:
+            if kind == "refill":
+                live = [entry for entry in model if not overlaps(entry, what)]
+                if len(live) == ENTRY_COUNT:
+                    continue
+                model[:] = [*live, what]
+                set_refill(ctx, dut, what)
+                await tick(ctx, dut)
+            elif kind == "query":
+                got, wanted = await look_up(ctx, dut, what), wanted_frame(model, what)
+                assert got == wanted
+                seen.append(wanted is not None)
+            else:
+                entry, invalidation = what if kind == "both" else (None, what)
+                if entry:
+                    set_refill(ctx, dut, entry)
+                set_invalidation(ctx, dut, invalidation)
+                await tick(ctx, dut)
+                drop(invalidation)
+            # After every change, each live entry is asked for by its own space and first page.
+            for entry in model if kind != "query" else ():
+                probe = {**entry, "access": Access.READ, "sum": 1, "mxr": 1}
+                probe["privilege"] = Privilege.USER if entry["u"] else Privilege.SUPERVISOR
+                assert await look_up(ctx, dut, probe) == wanted_frame(model, probe)
+
+    simulate(dut, testbench)
+    event(f"a query hit: {any(seen)}")
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(entries, st.lists(queries, max_size=3)), min_size=10, max_size=40))
+def test_replacement_forgets_but_never_invents(actions):
+    """With more refills than entries, a hit is still the newest translation of its page."""
+    dut = Tlb(entry_count=2)
+    model, hits = [], []
+
+    async def testbench(ctx):
+        for entry, probes in actions:
+            model[:] = [*(old for old in model if not overlaps(old, entry)), entry]
+            set_refill(ctx, dut, entry)
+            await tick(ctx, dut)
+            for query in probes:
+                got = await look_up(ctx, dut, query)
+                assert got in (None, wanted_frame(model, query))
+                hits.append(got is not None)
+            newest = {**entry, "access": Access.READ, "sum": 1, "mxr": 1}
+            newest["privilege"] = Privilege.USER if entry["u"] else Privilege.SUPERVISOR
+            assert await look_up(ctx, dut, newest) == wanted_frame([entry], newest)
+
+    simulate(dut, testbench)
+
+
+@pytest.mark.parametrize("entry_count", [2, 3, 8])
+def test_last_used_entries_stay(entry_count):
+    """A working set as large as the TLB stays in it; the entry used last is not the victim."""
+    dut = Tlb(entry_count=entry_count)
+    base = dict.fromkeys(
+        ("world", "vpid", "ept_tag", "asid", "global_", "level", "guest_level", "u"), 0
+    )
+    base |= dict.fromkeys("rwxad", 1)
+
+    def entry(page):
+        return {**base, "page": page, "frame": page + 7}
+
+    def query(page):
+        return {**base, "page": page, "access": Access.READ, "sum": 0, "mxr": 0,
+                "privilege": Privilege.SUPERVISOR}  # fmt: skip
+
+    async def testbench(ctx):
+        for page in range(entry_count):
+            set_refill(ctx, dut, entry(page))
+            await tick(ctx, dut)
+        for page in range(entry_count):
+            assert await look_up(ctx, dut, query(page)) == page + 7
+        for page in range(entry_count, 3 * entry_count):
+            kept = page - 1
+            assert await look_up(ctx, dut, query(kept)) == kept + 7
+            set_refill(ctx, dut, entry(page))
+            await tick(ctx, dut)
+            assert await look_up(ctx, dut, query(kept)) == kept + 7
+            assert await look_up(ctx, dut, query(page)) == page + 7
+
+    simulate(dut, testbench)
+
+
+@pytest.mark.parametrize("entry_count", [-1, 0, 1, 2.0, None])
+def test_entry_count_is_checked(entry_count):
+    with pytest.raises(ValueError, match="at least 2 entries"):
+        Tlb(entry_count=entry_count)
