@@ -5,6 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.arch import records
 from rtl.lib.layouts import enum_of, struct_of
+from rtl.lib.skip import Skip
 
 __all__ = [
     "HartEvents",
@@ -80,19 +81,6 @@ class Written(data.Struct):
 
     valid: 1
     address: 32
-
-
-class Skip(data.Struct):
-    """Time passes in one step while the hart is parked.
-
-    In the cycle with ``valid`` the cycle counters grow by ``cycles``, mtime by ``ticks``, and
-    the cycle within the tick becomes ``phase``.
-    """
-
-    valid: 1
-    cycles: 32
-    ticks: 32
-    phase: 16
 
 
 class HartEvents(data.Struct):
