@@ -1,0 +1,1 @@
+"""SystemRDL in, register blocks, Python bindings and documents out."""

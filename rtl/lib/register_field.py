@@ -1,0 +1,124 @@
+"""One field of a register block: its ports, its flip-flops, and who may change them."""
+
+from amaranth import *
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.lib.rdl.model import Field, OnRead, OnWrite
+
+__all__ = ["build_field", "field_signature"]
+
+
+def field_signature(field: Field, enumeration: type[enum.Enum] | None) -> wiring.Signature:
+    """The field's ports, seen from the block; ``enumeration`` becomes their shape."""
+    shape, initial = field.width, field.reset
+    if enumeration is not None:
+        # A port whose shape is an enum has to start at one of its members.
+        values = [member.value for member in enumeration]
+        shape, initial = enumeration, enumeration(initial if initial in values else values[0])
+    members = {}
+    if field.hw_read:
+        members["value"] = Out(shape, init=initial)
+    if field.hw_write:
+        members["next"] = In(shape, init=initial)
+    if field.write_enable:
+        members[field.write_enable] = In(1)
+    for name, flow, there in (
+        ("hwset", In, field.hw_set),
+        ("hwclr", In, field.hw_clear),
+        ("swwe", In, field.sw_write_enable),
+        ("swmod", Out, field.sw_modified),
+        ("swacc", Out, field.sw_accessed),
+    ):
+        if there:
+            members[name] = flow(1)
+    return wiring.Signature(members)
+
+
+def build_field(m: Module, field: Field, ports, *, written: Value, data: Value, read: Value):
+    """Add the field's logic to ``m`` and return the value that software reads.
+
+    ``written`` and ``read`` have a 1 for every bit of the field that software writes or reads in
+    this cycle; ``data`` is what it writes. ``ports`` may be None if the field has none.
+    """
+    if field.sw_modified or field.sw_accessed:
+        modified = written.any() if field.sw_write else C(0)
+        if field.on_read is not None:
+            modified |= read.any()
+        if field.sw_modified:
+            m.d.sync += ports.swmod.eq(modified)
+        if field.sw_accessed:
+            m.d.sync += ports.swacc.eq(written.any() | read.any())
+    if not field.storage:
+        current = Value.cast(ports.next) if field.hw_write else C(field.reset, field.width)
+    else:
+        current = _build_storage(m, field, ports, written=written, data=data, read=read)
+    if field.hw_read:
+        m.d.comb += Value.cast(ports.value).eq(current)
+    return current
+
+
+def _build_storage(m, field, ports, *, written, data, read):
+    stored = Signal(field.width, init=field.reset, name=field.name)
+    by_software, to = _software(field, ports, stored, written=written, data=data, read=read)
+    by_hardware, hardware = _hardware(field, ports, stored)
+    # Single pulses fall back by themselves.
+    kept = Const(field.reset, field.width) if field.single_pulse else stored
+    if field.hw_precedence:
+        changed = (kept & ~by_software) | (to & by_software)
+        m.d.sync += stored.eq(Mux(by_hardware, hardware, changed))
+    else:
+        changed = Mux(by_hardware, hardware, kept)
+        m.d.sync += stored.eq((changed & ~by_software) | (to & by_software))
+    return stored
+
+
+def _software(field, ports, stored, *, written, data, read):
+    """The bits software changes in this cycle, and what to."""
+    ones, zeros = Const(-1, field.width), Const(0, field.width)
+    bits, to = zeros, zeros
+    if field.sw_write:
+        if field.sw_write_enable:
+            written = Mux(ports.swwe, written, 0)
+        match field.on_write:
+            case None:
+                bits, to = written, data
+            case OnWrite.ONE_SETS:
+                bits, to = written & data, ones
+            case OnWrite.ONE_CLEARS:
+                bits, to = written & data, zeros
+            case OnWrite.ONE_TOGGLES:
+                bits, to = written & data, ~stored
+            case OnWrite.ZERO_SETS:
+                bits, to = written & ~data, ones
+            case OnWrite.ZERO_CLEARS:
+                bits, to = written & ~data, zeros
+            case OnWrite.ZERO_TOGGLES:
+                bits, to = written & ~data, ~stored
+            case OnWrite.ANY_CLEARS:
+                bits, to = written, zeros
+            case OnWrite.ANY_SETS:
+                bits, to = written, ones
+    if field.on_read is not None:
+        after_read = zeros if field.on_read is OnRead.CLEAR else ones
+        bits, to = bits | read, Mux(read.any(), after_read, to)
+    return bits, to
+
+
+def _hardware(field, ports, stored):
+    """Whether hardware changes the field in this cycle, and what to."""
+    acts, value = C(0), stored
+    if field.hw_write:
+        match field.write_enable:
+            case "we":
+                acts = ports.we
+            case "wel":
+                acts = ~ports.wel
+            case None:
+                acts = C(1)
+        value = Value.cast(ports.next)
+    if field.hw_set:
+        acts, value = acts | ports.hwset, Mux(ports.hwset, Const(-1, field.width), value)
+    if field.hw_clear:
+        acts, value = acts | ports.hwclr, Mux(ports.hwclr, Const(0, field.width), value)
+    return acts, value
