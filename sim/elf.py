@@ -1,5 +1,6 @@
 """Loading bare RISC-V programs: ELF64 files, their symbols, HTIF verdicts, raw images."""
 
+import itertools
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ def load_elf(path: Path | str, *, ram_size: int) -> Image:
             continue
         if file_size > memory_size or offset + file_size > len(data):
             raise ElfError(f"{path}: not loadable: a segment reaches beyond the end of the file")
-        if not (_RAM <= address and address + memory_size <= _RAM + ram_size):
+        if not (address >= _RAM and address + memory_size <= _RAM + ram_size):
             raise ElfError(
                 f"{path}: segment {address:#x} to {address + memory_size:#x} does not lie within "
                 f"RAM, {_RAM:#x} to {_RAM + ram_size:#x} (see --mem)"
@@ -75,7 +76,7 @@ def load_elf(path: Path | str, *, ram_size: int) -> Image:
     segments.sort()
     if not segments:
         raise ElfError(f"{path}: not loadable: no segment to load")
-    for (first, content), (second, _) in zip(segments, segments[1:], strict=False):
+    for (first, content), (second, _) in itertools.pairwise(segments):
         if first + len(content) > second:
             raise ElfError(f"{path}: not loadable: segments overlap at {second:#x}")
     if not any(base <= entry < base + len(content) for base, content in segments):
@@ -89,7 +90,7 @@ def load_raw(path: Path | str, address: int, *, ram_size: int) -> Image:
     data = _read(path)
     if not data:
         raise ElfError(f"{path}: the file is empty")
-    if not (_RAM <= address and address + len(data) <= _RAM + ram_size):
+    if not (address >= _RAM and address + len(data) <= _RAM + ram_size):
         raise ElfError(
             f"{path}: {len(data)} bytes at {address:#x} do not fit into RAM, {_RAM:#x} to "
             f"{_RAM + ram_size:#x} (see --mem)"

@@ -121,12 +121,3 @@ supervisor_trap:
     csrw    sepc, t0
     sret
 1:  ecall                           # from S: the machine's handler goes to back_in_machine
-
-    .section .tohost, "aw", @progbits
-    .balign 64
-    .globl tohost
-tohost:
-    .dword  0
-    .globl fromhost
-fromhost:
-    .dword  0

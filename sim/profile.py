@@ -1,0 +1,166 @@
+"""Tables for people: the exit profile in the manner of ``perf kvm stat``, and the comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from sw_vmm.result import ExitStatistics, Result
+
+__all__ = [
+    "ProfileRow",
+    "Table",
+    "comparison_table",
+    "print_table",
+    "profile_rows",
+    "profile_table",
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text already; the first column is set left, the others right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    footer: str = ""
+
+    def plain(self) -> str:
+        """Aligned text, one line per row, for files and pipes."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(self.columns))]
+        text = [self.title, ""] if self.title else []
+        for line in lines:
+            cells = [line[0].ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            text.append("  ".join(cells).rstrip())
+        if self.footer:
+            text += ["", self.footer]
+        return "\n".join(text) + "\n"
+
+
+def print_table(table: Table, file: TextIO) -> None:
+    """Print with rich on a terminal, as plain aligned text otherwise."""
+    if not file.isatty():
+        file.write(table.plain())
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable(
+        title=table.title or None,
+        caption=table.footer or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for place, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    Console(file=file).print(shown, markup=False)
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """One exit reason; times in cycles, shares of all exits in percent."""
+
+    reason: str
+    samples: int
+    samples_percent: float
+    time: float
+    time_percent: float
+    min: int
+    max: int
+    mean: float
+
+
+def profile_rows(exits: dict[str, ExitStatistics]) -> list[ProfileRow]:
+    """One row per reason, the most frequent first."""
+    samples = sum(row.count for row in exits.values())
+    time = sum(row.count * row.cycles.mean for row in exits.values())
+    rows = [
+        ProfileRow(
+            reason=reason,
+            samples=row.count,
+            samples_percent=100 * row.count / samples,
+            time=row.count * row.cycles.mean,
+            time_percent=100 * row.count * row.cycles.mean / time if time else 0.0,
+            min=row.cycles.min,
+            max=row.cycles.max,
+            mean=row.cycles.mean,
+        )
+        for reason, row in exits.items()
+        if row.count
+    ]
+    return sorted(rows, key=lambda row: (-row.samples, row.reason))
+
+
+def profile_table(guest: str, result: Result) -> Table:
+    """The exits of one run, in the columns of ``perf kvm stat report``."""
+    rows = profile_rows(result.exits)
+    samples = sum(row.samples for row in rows)
+    time = round(sum(row.time for row in rows))
+    return Table(
+        title=f"Analyze events for {guest} under {result.technique}:",
+        columns=("VM-EXIT", "Samples", "Samples%", "Time%", "Min Time", "Max Time", "Avg time"),
+        rows=tuple(
+            (
+                row.reason,
+                f"{row.samples}",
+                f"{row.samples_percent:.2f}%",
+                f"{row.time_percent:.2f}%",
+                f"{row.min}",
+                f"{row.max}",
+                f"{row.mean:.1f}",
+            )
+            for row in rows
+        ),
+        footer=f"Total Samples: {samples}, total events handled time: {time} cycles.",
+    )
+
+
+def comparison_table(guest: str, results: Sequence[Result]) -> Table:
+    """Techniques side by side; slowdown is against ``native``, when that is among them."""
+    native = next((result for result in results if result.technique == "native"), None)
+    rows = []
+    for result in results:
+        cycles, exits = result.cycles, sum(row.count for row in result.exits.values())
+        rate = f"{1e6 * exits / result.instructions:.1f}" if result.instructions else "-"
+        slowdown = f"{cycles.total / native.cycles.total:.2f}x" if native else "-"
+        rows.append(
+            (
+                result.technique,
+                *(
+                    f"{value}"
+                    for value in (
+                        cycles.total,
+                        cycles.guest,
+                        cycles.transition,
+                        cycles.walk,
+                        cycles.charged,
+                        result.instructions,
+                        exits,
+                    )
+                ),
+                rate,
+                slowdown,
+            )
+        )
+    return Table(
+        title=f"{guest}: cycles of one hart",
+        columns=(
+            "technique",
+            "total",
+            "guest",
+            "transition",
+            "walk",
+            "charged",
+            "instructions",
+            "exits",
+            "exits/M instr",
+            "slowdown",
+        ),
+        rows=tuple(rows),
+    )
