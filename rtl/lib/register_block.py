@@ -205,6 +205,29 @@ class RegisterBlock(wiring.Component):
         """The map's enumerations as Amaranth enums, by their SystemRDL names."""
         return dict(self._enums)
 
+    def layout(self, path: str) -> data.FlexibleLayout:
+        """The fields of a register, for the owner of an external one to read its payloads by.
+
+        ``path`` names the register, with the register files around it and without indices:
+        "target.enable". Raises KeyError if there is none.
+        """
+        items = self._map.items
+        for name in path.split("."):
+            found = {item.name: item for item in items}[name]
+            items = found.items if isinstance(found, Group) else ()
+        if not isinstance(found, Register):
+            raise KeyError(f"{path} is not a register")
+        return data.FlexibleLayout(
+            found.width,
+            {
+                field.name: data.Field(
+                    self._enums[field.enumeration.name] if field.enumeration else field.width,
+                    field.lsb,
+                )
+                for field in found.fields
+            },
+        )
+
     def _members(self, items):
         members = {}
         for item in items:
