@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import product
 
 from amaranth.sim import Simulator
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rtl.arch.memory_map import MEMORY_MAP
@@ -90,6 +90,7 @@ _words = st.builds(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(_words, st.integers(0, 2)), min_size=100, max_size=200))
 @example([(low | 1 << 28, level) for low in range(256) for level in range(3)])
 def test_entry_is_what_the_manual_says(cases):
