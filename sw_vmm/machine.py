@@ -94,6 +94,22 @@ class Machine(Protocol):
     @property
     def park(self) -> ParkRecord: ...
 
+    @property
+    def transition(self) -> int:
+        """Transition cycles of all exits before the one the hart is parked for.
+
+        Cheap (no host-port access): with it the VMM times every exit to the cycle. It is the
+        counter of transition cycles as it stood when the trap that parked was taken.
+        """
+
+    @property
+    def finisher(self) -> int:
+        """The word last written to the test finisher."""
+
+    @property
+    def tohost(self) -> int:
+        """The value last stored to the watched ``tohost``."""
+
     def charge(self, cycles: int) -> None:
         """Let everything but the hart run for ``cycles`` cycles while the hart stays parked."""
 
