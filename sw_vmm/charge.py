@@ -1,0 +1,124 @@
+"""What the VMM's own work costs: cycles of the same hart, by an explicit model.
+
+Each constant is the measured cost of the operation as code on the hart (``sw_vmm.calibrate``) and
+holds for the configuration it was measured on only.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from sw_vmm.errors import ChargesError
+
+__all__ = ["CHARGES_FILE", "ChargeModel", "Charges", "load_charges", "save_charges"]
+
+#: Where ``make calibrate`` leaves the constants.
+CHARGES_FILE = Path(__file__).with_name("charges.json")
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """Cycles per operation of a VMM that runs on the hart itself.
+
+    Members
+    -------
+    exit : int
+        Find out why the guest stopped and branch to the handler, and return from the trap.
+    csr : int
+        One CSR read or write.
+    gpr : int
+        One general-purpose register saved or restored.
+    guest_word : int
+        One word of guest memory read or written.
+    device : int
+        One access to an emulated device register.
+    instruction : int
+        One instruction interpreted.
+    """
+
+    exit: int
+    csr: int
+    gpr: int
+    guest_word: int
+    device: int
+    instruction: int
+
+
+class ChargeModel:
+    """Prices of VMM work, in whole cycles.
+
+    Parameters
+    ----------
+    charges : Charges or None
+        None prices everything at zero (an infinitely fast VMM).
+    factor : float
+        Multiplies every price.
+
+    Raises ChargesError when the factor is negative, or not zero without constants.
+    """
+
+    def __init__(self, charges: Charges | None, factor: float = 1.0):
+        if not 0 <= factor < float("inf"):
+            raise ChargesError(f"the charge factor must not be negative, and {factor} was given")
+        if charges is None and factor:
+            raise ChargesError("there are no charge constants: run 'make calibrate', or --charge 0")
+        self.factor = factor
+        self._charges = charges
+
+    def price(self, **operations: int) -> int:
+        """Cycles for so many of each operation, named as the members of ``Charges``."""
+        if self._charges is None:
+            return 0
+        exact = sum(count * getattr(self._charges, name) for name, count in operations.items())
+        return round(self.factor * exact)
+
+
+def _normal(configuration: dict) -> dict:
+    return json.loads(json.dumps(configuration, sort_keys=True))
+
+
+def save_charges(charges: Charges, configuration: dict, path: Path = CHARGES_FILE) -> None:
+    """Write the constants together with the configuration they were measured on."""
+    content = {"format": _FORMAT, "configuration": configuration, "cycles": asdict(charges)}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    temporary.replace(path)
+
+
+def load_charges(configuration: dict, path: Path = CHARGES_FILE) -> Charges:
+    """Read the constants for ``configuration``.
+
+    Raises ChargesError when there are none, when the file is damaged, or when they were measured
+    on another configuration.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ChargesError(
+            f"there are no charge constants in {path.name}: run 'make calibrate', or --charge 0"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ChargesError(f"{path.name} cannot be read: {error}") from None
+    names = {member.name for member in fields(Charges)}
+    cycles = content.get("cycles") if isinstance(content, dict) else None
+    if (
+        not isinstance(cycles, dict)
+        or content.get("format") != _FORMAT
+        or set(cycles) != names
+        or not all(isinstance(value, int) and value >= 0 for value in cycles.values())
+    ):
+        raise ChargesError(f"{path.name} is damaged: run 'make calibrate' again")
+    measured = content.get("configuration")
+    if measured != _normal(configuration):
+        other = sorted(
+            name
+            for name in {*measured, *configuration}
+            if measured.get(name) != configuration.get(name)
+        )
+        raise ChargesError(
+            f"the charge constants were measured on another configuration ({', '.join(other)}): "
+            "run 'make calibrate' for this one, or --charge 0"
+        )
+    return Charges(**cycles)

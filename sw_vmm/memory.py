@@ -1,0 +1,72 @@
+"""Guest memory as the VMM sees it: the machine's RAM, or a copy of its own."""
+
+import sys
+from collections.abc import Iterable
+from typing import Protocol
+
+from sw_vmm.machine import Machine
+
+__all__ = ["GuestMemory", "LocalMemory", "MachineMemory"]
+
+
+class GuestMemory(Protocol):
+    """Bytes of guest RAM by guest-physical address; the caller has checked the range."""
+
+    base: int
+    end: int
+
+    def read(self, gpa: int, size: int) -> int: ...
+    def write(self, gpa: int, size: int, value: int) -> None: ...
+    def read_bytes(self, gpa: int, length: int) -> bytes: ...
+
+
+class MachineMemory:
+    """Guest RAM in the machine's RAM at the same address; the hart must be parked."""
+
+    def __init__(self, machine: Machine, base: int, size: int):
+        self._machine = machine
+        self.base = base
+        self.end = base + size
+
+    def read(self, gpa: int, size: int) -> int:
+        return int.from_bytes(self._machine.read_memory(gpa, size), "little")
+
+    def write(self, gpa: int, size: int, value: int) -> None:
+        self._machine.write_memory(gpa, value.to_bytes(size, "little"))
+
+    def read_bytes(self, gpa: int, length: int) -> bytes:
+        return self._machine.read_memory(gpa, length)
+
+
+class LocalMemory:
+    """A copy in this process, with views by width for accesses that are naturally aligned."""
+
+    def __init__(self, base: int, size: int, images: Iterable[tuple[int, bytes]] = ()):
+        if sys.byteorder != "little":
+            raise RuntimeError("the interpreter needs a little-endian host")
+        self.base = base
+        self.end = base + size
+        self._bytes = bytearray(size)
+        view = memoryview(self._bytes)
+        self._views = {
+            (8 << index, signed): view.cast(code)
+            for signed, codes in ((False, "BHIQ"), (True, "bhiq"))
+            for index, code in enumerate(codes)
+        }
+        for gpa, data in images:
+            self._bytes[gpa - base : gpa - base + len(data)] = data
+
+    def view(self, size: int, signed: bool) -> memoryview:
+        """Elements of ``size`` bytes from ``base`` upwards."""
+        return self._views[8 * size, signed]
+
+    def read(self, gpa: int, size: int) -> int:
+        offset = gpa - self.base
+        return int.from_bytes(self._bytes[offset : offset + size], "little")
+
+    def write(self, gpa: int, size: int, value: int) -> None:
+        offset = gpa - self.base
+        self._bytes[offset : offset + size] = value.to_bytes(size, "little")
+
+    def read_bytes(self, gpa: int, length: int) -> bytes:
+        return bytes(self._bytes[gpa - self.base : gpa - self.base + length])
