@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtl.bus.register_arbiter import RegisterArbiter
+from rtl.bus.register_bus import RegisterBus
+from rtl.bus.request_arbiter import RequestArbiter
 from tests.streams import access, get, put, refusal, simulate, wait
 
 pauses = st.lists(st.integers(0, 5), min_size=1, max_size=15)
@@ -13,7 +14,7 @@ pauses = st.lists(st.integers(0, 5), min_size=1, max_size=15)
 @settings(max_examples=20, deadline=None)
 @given(st.lists(pauses, min_size=1, max_size=4), st.lists(st.integers(0, 3), min_size=1))
 def test_each_initiator_gets_its_own_answers_in_order(schedule, delays):
-    dut = RegisterArbiter(count=len(schedule))
+    dut = RequestArbiter(signature=RegisterBus(), count=len(schedule))
     seen = []
 
     def initiator(number):
@@ -46,7 +47,7 @@ def test_each_initiator_gets_its_own_answers_in_order(schedule, delays):
 @given(st.integers(2, 5))
 @settings(max_examples=4, deadline=None)
 def test_initiators_that_always_ask_are_served_in_turn(count):
-    dut = RegisterArbiter(count=count)
+    dut = RequestArbiter(signature=RegisterBus(), count=count)
     served = []
 
     def initiator(number):
@@ -70,7 +71,7 @@ def test_initiators_that_always_ask_are_served_in_turn(count):
 @given(st.integers(0, 3), st.integers(0, 3))
 @settings(max_examples=10, deadline=None)
 def test_a_request_that_waits_is_not_replaced_by_another(first, late):
-    dut = RegisterArbiter(count=4)
+    dut = RequestArbiter(signature=RegisterBus(), count=4)
     shown = set()
 
     def ask(number, pause):
@@ -94,4 +95,4 @@ def test_a_request_that_waits_is_not_replaced_by_another(first, late):
 
 @pytest.mark.parametrize("count", [0, -1, 1.0])
 def test_a_count_that_cannot_be_built_is_refused(count):
-    assert "positive" in refusal(lambda: RegisterArbiter(count=count))
+    assert "positive" in refusal(lambda: RequestArbiter(signature=RegisterBus(), count=count))

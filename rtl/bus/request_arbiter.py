@@ -1,15 +1,13 @@
-"""Several initiators on one register bus."""
+"""Several initiators on one bus of requests and responses."""
 
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.bus.register_bus import RegisterBus
-
-__all__ = ["RegisterArbiter"]
+__all__ = ["RequestArbiter"]
 
 
-class RegisterArbiter(wiring.Component):
+class RequestArbiter(wiring.Component):
     """Let initiators take turns on one bus, one access in flight.
 
     Whoever was served last comes last in the next choice, so every initiator is served after at
@@ -17,22 +15,24 @@ class RegisterArbiter(wiring.Component):
 
     Parameters
     ----------
+    signature : wiring.Signature
+        The bus: a ``request`` stream out and a ``response`` stream in, such as RegisterBus.
     count : int
         Number of initiators.
 
     Members
     -------
-    initiators : In(RegisterBus()).array(count)
-    bus : Out(RegisterBus())
+    initiators : In(signature).array(count)
+    bus : Out(signature)
 
     Raises ValueError when ``count`` is not positive.
     """
 
-    def __init__(self, *, count: int):
+    def __init__(self, *, signature: wiring.Signature, count: int):
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"count must be a positive whole number, not {count!r}")
         self._count = count
-        super().__init__({"initiators": In(RegisterBus()).array(count), "bus": Out(RegisterBus())})
+        super().__init__({"initiators": In(signature).array(count), "bus": Out(signature)})
 
     @property
     def count(self) -> int:
