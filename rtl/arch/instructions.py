@@ -210,9 +210,7 @@ def _integer():
         yield _row(name, "i", Format.I, Opcode.OP_IMM, _funct3(funct3))
     shifts = {"slli": (1, 0), "srli": (5, 0), "srai": (5, 0x10)}
     for name, (funct3, funct6) in shifts.items():
-        yield _row(
-            name, "i", Format.SHIFT, Opcode.OP_IMM, _funct3(funct3), (26, 6, funct6)
-        )
+        yield _row(name, "i", Format.SHIFT, Opcode.OP_IMM, _funct3(funct3), (26, 6, funct6))
         yield _row(
             name + "w",
             "i",
@@ -229,9 +227,7 @@ def _integer():
     for name, (funct3, funct7) in registers.items():
         yield _row(name, "i", Format.R, Opcode.OP, _funct3(funct3), _funct7(funct7))
         if name in ("add", "sub", "sll", "srl", "sra"):
-            yield _row(
-                name + "w", "i", Format.R, Opcode.OP_32, _funct3(funct3), _funct7(funct7)
-            )
+            yield _row(name + "w", "i", Format.R, Opcode.OP_32, _funct3(funct3), _funct7(funct7))
     yield _row("fence", "i", Format.FENCE, Opcode.MISC_MEM, _funct3(0))
     yield _row("fence.i", "zifencei", Format.FENCE, Opcode.MISC_MEM, _funct3(1))
     yield _exact("ecall", "i", 0x0000_0073)
@@ -263,15 +259,11 @@ def _atomic():
 def _system():
     for funct3, name in ((1, "csrrw"), (2, "csrrs"), (3, "csrrc")):
         yield _row(name, "zicsr", Format.CSR, Opcode.SYSTEM, _funct3(funct3))
-        yield _row(
-            name + "i", "zicsr", Format.CSR_IMMEDIATE, Opcode.SYSTEM, _funct3(funct3 + 4)
-        )
+        yield _row(name + "i", "zicsr", Format.CSR_IMMEDIATE, Opcode.SYSTEM, _funct3(funct3 + 4))
     yield _exact("sret", "s", 0x1020_0073)
     yield _exact("mret", "m-mode", 0x3020_0073)
     yield _exact("wfi", "m-mode", 0x1050_0073)
-    yield _row(
-        "sfence.vma", "s", Format.SFENCE, Opcode.SYSTEM, (7, 8, 0), _funct7(0x09)
-    )
+    yield _row("sfence.vma", "s", Format.SFENCE, Opcode.SYSTEM, (7, 8, 0), _funct7(0x09))
 
 
 def _compressed():
@@ -319,9 +311,7 @@ def _compressed():
         yield Instruction(name, format_, mask, match, "c", expansion)
 
 
-INSTRUCTIONS = {
-    row.name: row for rows in (_integer, _multiply, _atomic, _system) for row in rows()
-}
+INSTRUCTIONS = {row.name: row for rows in (_integer, _multiply, _atomic, _system) for row in rows()}
 COMPRESSED = {row.name: row for row in _compressed()}
 
 #: Compressed encodings that are reserved although a row matches (Unprivileged ISA, "RVC

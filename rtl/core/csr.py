@@ -1,0 +1,373 @@
+"""The control and status registers of the hart, trap entry and return."""
+
+from amaranth import *
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch import csrs
+from rtl.arch.csrs import CSRS, MENVCFG, MSTATUS, MSTATUS_CONSTANT, SATP, SSTATUS_FIELDS
+from rtl.arch.paging import SatpMode
+from rtl.arch.traps import INTERRUPT_BIT, Interrupt
+from rtl.core.ports import InterruptLines, Skip
+from rtl.core.traps import InterruptSelect, Trap
+from rtl.mmu.context import Privilege, TranslationContext
+
+__all__ = ["CsrFile", "CsrOperation", "CsrRequest"]
+
+#: CSRs that are just bits: those outside ``writable`` read zero.
+_PLAIN = (
+    "stvec", "scounteren", "senvcfg", "sscratch", "sepc", "scause", "stval", "stimecmp",
+    "medeleg", "mideleg", "mie", "mtvec", "mcounteren", "menvcfg", "mcountinhibit",
+    "mscratch", "mepc", "mcause", "mtval",
+)  # fmt: skip
+_STATUS_WRITABLE = (
+    "sie", "mie", "spie", "mpie", "spp", "mpp", "mprv", "sum", "mxr", "tvm", "tw", "tsr",
+)  # fmt: skip
+
+
+class CsrOperation(enum.Enum, shape=2):
+    """funct3[1:0] of the Zicsr instructions."""
+
+    NONE = 0
+    WRITE = 1
+    SET = 2
+    CLEAR = 3
+
+
+class CsrRequest(data.Struct):
+    """One CSR instruction; ``writes`` is 0 for csrrs and csrrc with x0 or a zero immediate.
+
+    ``host`` marks an access of the host port, which has M's rights whatever the privilege.
+    """
+
+    valid: 1
+    number: 12
+    operation: CsrOperation
+    writes: 1
+    host: 1
+    operand: 64
+
+
+class CsrFile(wiring.Component):
+    """Hold every CSR; serve CSR instructions, traps and trap returns.
+
+    A CSR instruction takes two cycles: ``request.valid`` in the first; in the second ``value`` and
+    ``illegal`` answer, and ``write`` (with ``illegal`` 0) makes the write happen at the end of it.
+    ``trap_valid`` enters a trap at the end of the cycle; ``trap_vector`` and ``trap_to_machine``
+    say in that cycle where to. ``ret_valid`` returns by mret, or sret with ``ret_supervisor``.
+
+    Members
+    -------
+    advance : 1
+        This cycle counts in mcycle.
+    retired : 1
+        An instruction retires: counts in minstret, unless that very instruction writes it.
+    privilege_write, privilege_next :
+        The host sets the privilege.
+    fetch_context, data_context : TranslationContext
+        Context of fetches, and of loads and stores (mstatus.MPRV applied).
+    """
+
+    request: In(CsrRequest)
+    write: In(1)
+    value: Out(64)
+    illegal: Out(1)
+
+    trap_valid: In(1)
+    trap: In(Trap)
+    trap_pc: In(64)
+    trap_vector: Out(64)
+    trap_to_machine: Out(1)
+
+    ret_valid: In(1)
+    ret_supervisor: In(1)
+    ret_pc: Out(64)
+
+    privilege_write: In(1)
+    privilege_next: In(Privilege)
+    privilege: Out(Privilege, init=Privilege.MACHINE)
+    tvm: Out(1)
+    tw: Out(1)
+    tsr: Out(1)
+    fetch_context: Out(TranslationContext)
+    data_context: Out(TranslationContext)
+
+    lines: In(InterruptLines)
+    time: In(64)
+    advance: In(1)
+    skip: In(Skip)
+    retired: In(1)
+    interrupt: Out(1)
+    interrupt_code: Out(6)
+    wake: Out(1)
+    instret: Out(64)
+
+    def elaborate(self, platform):
+        m = Module()
+        self._status = {
+            name: Signal(MSTATUS[name].width, name=f"status_{name}") for name in _STATUS_WRITABLE
+        }
+        self._plain = {name: Signal(64, name=name, init=CSRS[name].reset) for name in _PLAIN}
+        self._satp = Signal(64, name="satp")
+        self._mcycle = Signal(64, name="mcycle")
+        self._minstret = Signal(64, name="minstret")
+        # The bits of mip software can set.
+        self._ssip, self._stip, self._seip = Signal(), Signal(), Signal()
+        self._pending = Signal(64)
+
+        m.d.comb += [
+            self.tvm.eq(self._status["tvm"]),
+            self.tw.eq(self._status["tw"]),
+            self.tsr.eq(self._status["tsr"]),
+            self.instret.eq(self._minstret),
+        ]
+        self._interrupts(m)
+        self._contexts(m)
+        self._counters(m)
+        self._access(m)
+        self._traps(m)
+        with m.If(self.privilege_write):
+            m.d.sync += self.privilege.eq(self.privilege_next)
+        return m
+
+    # Views.
+
+    def _mstatus(self, names=None):
+        """mstatus or, given ``names``, the part of it they make up."""
+        bits = [Const(MSTATUS_CONSTANT >> bit & 1, 1) for bit in range(64)]
+        for name, signal in self._status.items():
+            field = MSTATUS[name]
+            bits[field.lsb : field.lsb + field.width] = list(signal)
+        if names is not None:
+            visible = MSTATUS.mask(*names)
+            bits = [bit if visible >> n & 1 else Const(0, 1) for n, bit in enumerate(bits)]
+        return Cat(*bits)
+
+    def _interrupts(self, m):
+        stce = self._plain["menvcfg"][MENVCFG["stce"].lsb]
+        due = Signal()
+        m.d.sync += due.eq(self.time >= self._plain["stimecmp"])
+        bits = [Const(0, 1)] * 64
+        bits[Interrupt.SUPERVISOR_SOFTWARE] = self._ssip
+        bits[Interrupt.MACHINE_SOFTWARE] = self.lines.msi
+        bits[Interrupt.SUPERVISOR_TIMER] = Mux(stce, due, self._stip)
+        bits[Interrupt.MACHINE_TIMER] = self.lines.mti
+        bits[Interrupt.SUPERVISOR_EXTERNAL] = self._seip | self.lines.sei
+        bits[Interrupt.MACHINE_EXTERNAL] = self.lines.mei
+        m.d.comb += self._pending.eq(Cat(*bits))
+        m.submodules.select = select = InterruptSelect()
+        m.d.comb += [
+            select.pending.eq(self._pending),
+            select.enabled.eq(self._plain["mie"]),
+            select.delegated.eq(self._plain["mideleg"]),
+            select.privilege.eq(self.privilege),
+            select.mie.eq(self._status["mie"]),
+            select.sie.eq(self._status["sie"]),
+            self.interrupt.eq(select.valid),
+            self.interrupt_code.eq(select.code),
+            self.wake.eq(select.wake),
+        ]
+
+    def _contexts(self, m):
+        layout = SATP
+        root = self._satp[: layout["ppn"].width]
+        asid = self._satp[layout["asid"].lsb : layout["asid"].msb + 1]
+        mode = self._satp[layout["mode"].lsb : layout["mode"].msb + 1]
+        effective = Signal(Privilege)
+        m.d.comb += effective.eq(self.privilege)
+        with m.If(self._status["mprv"]):
+            m.d.comb += effective.eq(self._status["mpp"])
+        for context, privilege in (
+            (self.fetch_context, self.privilege),
+            (self.data_context, effective),
+        ):
+            m.d.comb += [
+                context.asid.eq(asid),
+                context.root.eq(root),
+                context.privilege.eq(privilege),
+                context.sum.eq(self._status["sum"]),
+                context.mxr.eq(self._status["mxr"]),
+                context.paged.eq((privilege != Privilege.MACHINE) & (mode == SatpMode.SV39)),
+            ]
+
+    def _counters(self, m):
+        inhibit = self._plain["mcountinhibit"]
+        with m.If(self.skip.valid):
+            with m.If(~inhibit[0]):
+                m.d.sync += self._mcycle.eq(self._mcycle + self.skip.cycles)
+        with m.Elif(self.advance & ~inhibit[0]):
+            m.d.sync += self._mcycle.eq(self._mcycle + 1)
+        with m.If(self.retired & ~inhibit[2]):
+            m.d.sync += self._minstret.eq(self._minstret + 1)
+
+    # CSR instructions.
+
+    def _access(self, m):
+        request = self.request
+        number = request.number
+        value, modify = Signal(64), Signal(64)
+        exists = Signal()
+        supervisor = self.privilege == Privilege.SUPERVISOR
+        machine = (self.privilege == Privilege.MACHINE) | request.host
+
+        views = {
+            "mstatus": self._mstatus(),
+            "sstatus": self._mstatus(SSTATUS_FIELDS),
+            "satp": self._satp,
+            "mip": self._pending,
+            "sip": self._pending & self._plain["mideleg"],
+            "sie": self._plain["mie"] & self._plain["mideleg"],
+            "misa": Const(csrs.MISA_VALUE, 64),
+            "mcycle": self._mcycle,
+            "cycle": self._mcycle,
+            "minstret": self._minstret,
+            "instret": self._minstret,
+            "time": self.time,
+            **self._plain,
+        }
+        zeros = [csr.number for name, csr in CSRS.items() if name not in views]
+        with m.Switch(number):
+            for name, view in views.items():
+                with m.Case(CSRS[name].number):
+                    m.d.comb += [value.eq(view), exists.eq(1)]
+            with m.Case(*zeros):
+                m.d.comb += exists.eq(1)
+
+        # The line of the interrupt controller is not part of what csrrs and csrrc write back.
+        seip = Interrupt.SUPERVISOR_EXTERNAL
+        m.d.comb += modify.eq(value)
+        with m.If(number == CSRS["mip"].number):
+            m.d.comb += modify[seip].eq(self._seip)
+
+        refused = Signal()
+        level = number[8:10]
+        enabled = self._plain["mcounteren"].bit_select(number[:5], 1)
+        enabled_user = self._plain["scounteren"].bit_select(number[:5], 1)
+        timer = CSRS["stimecmp"].number
+        stce = self._plain["menvcfg"][MENVCFG["stce"].lsb]
+        with m.If(~machine):
+            m.d.comb += refused.eq(
+                (level > self.privilege.as_value())
+                | ((number[5:] == 0xC00 >> 5) & ~(enabled & (supervisor | enabled_user)))
+                | ((number == CSRS["satp"].number) & self._status["tvm"])
+                | ((number == timer) & ~(stce & self._plain["mcounteren"][1]))
+            )
+        result, base = Signal(64), Signal(64)
+        operation, operand, written = Signal(CsrOperation), Signal(64), Signal(12)
+        bad = Signal()
+        with m.If(request.valid):
+            m.d.sync += [
+                result.eq(value),
+                base.eq(modify),
+                bad.eq(~exists | refused | (request.writes & (number[10:] == 3))),
+                operation.eq(request.operation),
+                operand.eq(request.operand),
+                written.eq(number),
+            ]
+        new = Signal(64)
+        with m.Switch(operation):
+            with m.Case(CsrOperation.SET):
+                m.d.comb += new.eq(base | operand)
+            with m.Case(CsrOperation.CLEAR):
+                m.d.comb += new.eq(base & ~operand)
+            with m.Default():
+                m.d.comb += new.eq(operand)
+        m.d.comb += [self.value.eq(result), self.illegal.eq(bad)]
+        with m.If(self.write & ~bad), m.Switch(written):
+            self._writes(m, new)
+
+    def _writes(self, m, new):
+        def case(name):
+            return m.Case(CSRS[name].number)
+
+        for name, signal in self._plain.items():
+            if name != "mie":
+                with case(name):
+                    m.d.sync += signal.eq(new & CSRS[name].writable)
+        mie, mideleg = self._plain["mie"], self._plain["mideleg"]
+        with case("mie"):
+            m.d.sync += mie.eq(new & CSRS["mie"].writable)
+        with case("sie"):
+            m.d.sync += mie.eq(mie & ~mideleg | new & mideleg)
+        with case("mcycle"):
+            m.d.sync += self._mcycle.eq(new)
+        with case("minstret"):
+            m.d.sync += self._minstret.eq(new)
+        with case("satp"):
+            mode = new[SATP["mode"].lsb :]
+            with m.If((mode == SatpMode.BARE) | (mode == SatpMode.SV39)):
+                m.d.sync += self._satp.eq(new)
+        stce = self._plain["menvcfg"][MENVCFG["stce"].lsb]
+        with case("mip"):
+            m.d.sync += [
+                self._ssip.eq(new[Interrupt.SUPERVISOR_SOFTWARE]),
+                self._seip.eq(new[Interrupt.SUPERVISOR_EXTERNAL]),
+            ]
+            with m.If(~stce):
+                m.d.sync += self._stip.eq(new[Interrupt.SUPERVISOR_TIMER])
+        with case("sip"), m.If(mideleg[Interrupt.SUPERVISOR_SOFTWARE]):
+            m.d.sync += self._ssip.eq(new[Interrupt.SUPERVISOR_SOFTWARE])
+        for name in ("mstatus", "sstatus"):
+            with case(name):
+                for field_name, signal in self._status.items():
+                    field = MSTATUS[field_name]
+                    if not field.mask & CSRS[name].writable:
+                        continue
+                    part = new[field.lsb : field.lsb + field.width]
+                    if field_name == "mpp":
+                        with m.If(part != 2):
+                            m.d.sync += signal.eq(part)
+                    else:
+                        m.d.sync += signal.eq(part)
+
+    # Traps.
+
+    def _traps(self, m):
+        status, plain = self._status, self._plain
+        code = self.trap.code
+        delegated = Mux(self.trap.interrupt, plain["mideleg"], plain["medeleg"]).bit_select(code, 1)
+        to_machine = self.trap_to_machine
+        m.d.comb += to_machine.eq((self.privilege == Privilege.MACHINE) | ~delegated)
+        vector = Mux(to_machine, plain["mtvec"], plain["stvec"])
+        vectored = Mux(vector[0] & self.trap.interrupt, code << 2, 0)
+        m.d.comb += self.trap_vector.eq(Cat(Const(0, 2), vector[2:]) + vectored)
+        cause = Cat(code, Const(0, INTERRUPT_BIT - 6), self.trap.interrupt)
+
+        m.d.comb += self.ret_pc.eq(Mux(self.ret_supervisor, plain["sepc"], plain["mepc"]))
+        with m.If(self.trap_valid & to_machine):
+            m.d.sync += [
+                plain["mepc"].eq(self.trap_pc),
+                plain["mcause"].eq(cause),
+                plain["mtval"].eq(self.trap.value),
+                status["mpie"].eq(status["mie"]),
+                status["mie"].eq(0),
+                status["mpp"].eq(self.privilege),
+                self.privilege.eq(Privilege.MACHINE),
+            ]
+        with m.Elif(self.trap_valid):
+            m.d.sync += [
+                plain["sepc"].eq(self.trap_pc),
+                plain["scause"].eq(cause),
+                plain["stval"].eq(self.trap.value),
+                status["spie"].eq(status["sie"]),
+                status["sie"].eq(0),
+                status["spp"].eq(self.privilege.as_value()[0]),
+                self.privilege.eq(Privilege.SUPERVISOR),
+            ]
+        with m.Elif(self.ret_valid & ~self.ret_supervisor):
+            m.d.sync += [
+                status["mie"].eq(status["mpie"]),
+                status["mpie"].eq(1),
+                status["mpp"].eq(Privilege.USER),
+                self.privilege.eq(status["mpp"]),
+            ]
+            with m.If(status["mpp"] != Privilege.MACHINE.value):
+                m.d.sync += status["mprv"].eq(0)
+        with m.Elif(self.ret_valid):
+            m.d.sync += [
+                status["sie"].eq(status["spie"]),
+                status["spie"].eq(1),
+                status["spp"].eq(0),
+                status["mprv"].eq(0),
+                self.privilege.eq(Cat(status["spp"], Const(0, 1))),
+            ]

@@ -1,0 +1,199 @@
+"""The execute stage: integer results, addresses, and where control really goes."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch.paging import PAGE_BITS
+from rtl.core.decode import Unit
+from rtl.core.execute.alu import Alu, AluOperation
+from rtl.core.execute.branch import BranchUnit
+from rtl.core.execute.divider import Divider
+from rtl.core.execute.multiplier import Multiplier
+from rtl.core.frontend.fetch import Redirect
+from rtl.core.issue import Bypass, Issued, Producer
+from rtl.mmu.context import Fault
+
+__all__ = ["ExecuteStage", "Executed"]
+
+
+class Executed(data.Struct):
+    """An instruction on its way to the commit stage.
+
+    ``result`` is what it writes to rd or, for memory instructions, the address accessed.
+    ``indexed`` says that the data cache has been given the page offset already.
+    """
+
+    pc: 64
+    bits: 32
+    compressed: 1
+    fault: Fault
+    fault_second: 1
+    unit: Unit
+    operation: 4
+    funct3: 3
+    funct5: 5
+    rd: 5
+    late: 1
+    result: 64
+    rs1: 64
+    rs2: 64
+    indexed: 1
+
+
+class ExecuteStage(wiring.Component):
+    """Hold one instruction until its result exists and the commit stage takes it.
+
+    Members
+    -------
+    kill : In(1)
+        The commit stage drops everything younger than its instruction.
+    commit_value, write_back_value : In(64)
+        Results in the two later stages, for bypassing.
+    redirect : Out(Redirect)
+        The prediction was wrong; strobes once per instruction.
+    index : Out(stream)
+        Page offset of a memory instruction, as it leaves for the commit stage.
+    producer : Out(Producer)
+    empty : Out(1)
+    """
+
+    i: In(stream.Signature(Issued))
+    o: Out(stream.Signature(Executed))
+    kill: In(1)
+    commit_value: In(64)
+    write_back_value: In(64)
+    redirect: Out(Redirect)
+    index: Out(stream.Signature(PAGE_BITS))
+    producer: Out(Producer)
+    empty: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.alu = alu = Alu()
+        m.submodules.branch = branch = BranchUnit()
+        m.submodules.multiplier = multiplier = Multiplier()
+        m.submodules.divider = divider = Divider()
+        issued = Signal(Issued)
+        valid = Signal()
+        executed = self.o.payload
+
+        # Operands, kept up to date while the instruction waits.
+        values = []
+        for value, bypass in (
+            (issued.rs1, issued.rs1_bypass),
+            (issued.rs2, issued.rs2_bypass),
+        ):
+            operand = Signal(64)
+            with m.Switch(bypass):
+                with m.Case(Bypass.COMMIT):
+                    m.d.comb += operand.eq(self.commit_value)
+                with m.Case(Bypass.WRITE_BACK):
+                    m.d.comb += operand.eq(self.write_back_value)
+                with m.Default():
+                    m.d.comb += operand.eq(value)
+            m.d.sync += [value.eq(operand), bypass.eq(Bypass.NONE)]
+            values.append(operand)
+        rs1, rs2 = values
+
+        link = Signal(64)
+        result = Signal(64)
+        m.d.comb += [
+            alu.operation.eq(issued.operation),
+            alu.word.eq(issued.word),
+            alu.a.eq(Mux(issued.a_pc, issued.pc, rs1)),
+            alu.b.eq(Mux(issued.b_immediate, issued.immediate, rs2)),
+            branch.condition.eq(issued.funct3),
+            branch.a.eq(rs1),
+            branch.b.eq(rs2),
+            link.eq(issued.pc + Mux(issued.compressed, 2, 4)),
+        ]
+        with m.If((issued.unit == Unit.JUMP_REGISTER) | (issued.unit == Unit.MEMORY)):
+            # The operation field is not the ALU's: the sum is wanted.
+            m.d.comb += [alu.operation.eq(AluOperation.ADD), alu.word.eq(0)]
+
+        ready = Signal()
+        self._long_units(m, issued, valid, rs1, rs2, ready, result, multiplier, divider)
+        with m.Switch(issued.unit):
+            with m.Case(Unit.JUMP, Unit.JUMP_REGISTER):
+                m.d.comb += [result.eq(link), ready.eq(1)]
+            with m.Case(Unit.MULTIPLY, Unit.DIVIDE):
+                pass
+            with m.Default():
+                m.d.comb += [result.eq(alu.result), ready.eq(1)]
+
+        # Control flow.
+        resolved = Signal()
+        wrong = Signal()
+        with m.Switch(issued.unit):
+            with m.Case(Unit.BRANCH):
+                m.d.comb += [
+                    wrong.eq(branch.taken != issued.predicted),
+                    self.redirect.pc.eq(Mux(branch.taken, issued.target, link)),
+                ]
+            with m.Case(Unit.JUMP_REGISTER):
+                m.d.comb += [
+                    wrong.eq(1),
+                    self.redirect.pc.eq(Cat(Const(0, 1), alu.result[1:])),
+                ]
+        m.d.comb += self.redirect.valid.eq(valid & wrong & ~resolved & ~self.kill)
+
+        memory = issued.unit == Unit.MEMORY
+        m.d.comb += [
+            executed.pc.eq(issued.pc),
+            executed.bits.eq(issued.bits),
+            executed.compressed.eq(issued.compressed),
+            executed.fault.eq(issued.fault),
+            executed.fault_second.eq(issued.fault_second),
+            executed.unit.eq(issued.unit),
+            executed.operation.eq(issued.operation),
+            executed.funct3.eq(issued.funct3),
+            executed.funct5.eq(issued.funct5),
+            executed.rd.eq(issued.rd),
+            executed.late.eq(issued.late),
+            executed.result.eq(result),
+            executed.rs1.eq(rs1),
+            executed.rs2.eq(rs2),
+            executed.indexed.eq(self.index.valid & self.index.ready),
+            self.o.valid.eq(valid & ready & ~self.kill),
+            self.i.ready.eq(~valid | (ready & self.o.ready)),
+            self.index.payload.eq(alu.result[:PAGE_BITS]),
+            self.index.valid.eq(self.o.valid & self.o.ready & memory),
+            self.producer.rd.eq(Mux(valid, issued.rd, 0)),
+            self.producer.late.eq(issued.late),
+            self.empty.eq(~valid),
+        ]
+        m.d.sync += resolved.eq(valid & (resolved | self.redirect.valid))
+        with m.If(self.i.ready):
+            m.d.sync += [valid.eq(self.i.valid), resolved.eq(0)]
+            with m.If(self.i.valid):
+                m.d.sync += issued.eq(self.i.payload)
+        with m.If(self.kill):
+            m.d.sync += valid.eq(0)
+        return m
+
+    def _long_units(self, m, issued, valid, rs1, rs2, ready, result, multiplier, divider):
+        """Drive the units that take several cycles.
+
+        They cannot be stopped: the answer of a killed instruction is thrown away before the
+        next one starts.
+        """
+        for unit, component in ((Unit.MULTIPLY, multiplier), (Unit.DIVIDE, divider)):
+            started, stale = Signal(), Signal()
+            mine = valid & (issued.unit == unit)
+            answer = component.o.valid & ~stale
+            m.d.comb += [
+                component.i.payload.operation.eq(Cat(issued.operation[:2], issued.word)),
+                component.i.payload.a.eq(rs1),
+                component.i.payload.b.eq(rs2),
+                component.i.valid.eq(mine & ~started),
+                component.o.ready.eq(stale | (mine & self.o.ready) | self.kill),
+            ]
+            with m.If(mine & answer):
+                m.d.comb += [ready.eq(1), result.eq(component.o.payload)]
+            with m.If(component.i.valid & component.i.ready):
+                m.d.sync += started.eq(1)
+            with m.If(component.o.valid & component.o.ready):
+                m.d.sync += [started.eq(0), stale.eq(0)]
+            with m.Elif(self.kill & (started | (component.i.valid & component.i.ready))):
+                m.d.sync += stale.eq(1)

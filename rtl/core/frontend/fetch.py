@@ -1,0 +1,207 @@
+"""Fetch aligned eight-byte packets along the predicted path."""
+
+from amaranth import *
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch.memory_map import BUS_ADDRESS_BITS
+from rtl.arch.paging import PAGE_BITS
+from rtl.bus.register_bus import RegisterBus
+from rtl.core.frontend.instruction_cache import FetchAccess, FetchResult
+from rtl.core.physical import fits_bus, is_ram
+from rtl.mmu.context import Access, Fault, TranslationContext, TranslationQuery
+from rtl.mmu.ports import TranslationPort
+
+__all__ = ["FetchPacket", "FetchUnit", "Redirect"]
+
+
+class Redirect(data.Struct):
+    """With ``valid``, everything younger is dropped and fetching goes on at ``pc``."""
+
+    valid: 1
+    pc: 64
+
+
+class FetchPacket(data.Struct):
+    """Eight aligned bytes of code, or the fault met instead."""
+
+    data: 64
+    fault: Fault
+
+
+class _State(enum.Enum, shape=4):
+    RUN = 0
+    WALK = 1
+    WALKED = 2
+    CACHE = 3
+    BUS_WAIT = 4
+    BUS_REQUEST = 5
+    BUS_RESPONSE = 6
+    STOPPED = 7
+
+
+class FetchUnit(wiring.Component):
+    """Turn a sequence of addresses into packets, one per cycle when cache and TLB hit.
+
+    A packet follows two cycles after its address was issued. After a fault the unit waits for a
+    redirect. Code outside RAM is fetched over the register bus, and only while ``alone`` says
+    that no older instruction is under way, so never on speculation.
+
+    Members
+    -------
+    redirect : In(Redirect)
+    context : In(TranslationContext)
+        Stable except together with a redirect.
+    hold : In(1)
+        Start nothing new; ``idle`` follows.
+    alone : In(1)
+    room : In(1)
+        The consumer can take two more packets; it never refuses one that was let through.
+    index, access, result :
+        To the instruction cache.
+    """
+
+    redirect: In(Redirect)
+    context: In(TranslationContext)
+    hold: In(1)
+    alone: In(1)
+    room: In(1)
+    translation: Out(TranslationPort())
+    index: Out(stream.Signature(PAGE_BITS))
+    access: Out(FetchAccess)
+    result: In(FetchResult)
+    peripheral: Out(RegisterBus())
+    o: Out(stream.Signature(FetchPacket))
+    walk_stb: Out(1)
+    idle: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        state = Signal(_State)
+        pc = Signal(64)
+        # The address in phase 1, and whether there is one.
+        current, current_valid = Signal(64), Signal()
+        # A redirect made the awaited answer worthless.
+        stale = Signal()
+        walk_query = Signal(TranslationQuery)
+        bus_address = Signal(BUS_ADDRESS_BITS)
+
+        query, translation = self.translation.query, self.translation.translation
+        wanted = ~stale & ~self.redirect.valid
+        packet = self.o.payload
+        advance = Signal()  # phase 1 is empty, or is answered in this cycle
+        issued = Signal()
+
+        m.d.comb += [
+            query.gva.eq(current),
+            query.access.eq(Access.FETCH),
+            query.context.eq(self.context),
+            self.translation.walk.payload.eq(walk_query),
+            self.translation.walk.valid.eq(state == _State.WALK),
+            self.translation.walked.ready.eq(state == _State.WALKED),
+            self.walk_stb.eq(self.translation.walk.valid & self.translation.walk.ready),
+            self.access.frame.eq(translation.frame),
+            packet.data.eq(self.result.data),
+            self.peripheral.request.payload.address.eq(bus_address),
+            self.peripheral.request.payload.mask.eq(0xFF),
+            self.peripheral.request.valid.eq(state == _State.BUS_REQUEST),
+            self.peripheral.response.ready.eq(1),
+            self.index.payload.eq(pc[:PAGE_BITS]),
+            self.index.valid.eq((state == _State.RUN) & ~self.hold & self.room),
+            issued.eq(self.index.valid & self.index.ready & advance & ~self.redirect.valid),
+            self.idle.eq(((state == _State.RUN) & ~current_valid) | (state == _State.STOPPED)),
+        ]
+        with m.If(issued):
+            m.d.sync += [current.eq(pc), pc.eq(Cat(Const(0, 3), pc[3:] + 1))]
+
+        with m.Switch(state):
+            with m.Case(_State.RUN):
+                m.d.sync += current_valid.eq(issued)
+                m.d.sync += bus_address.eq(Cat(current[:PAGE_BITS], translation.frame))
+                m.d.sync += bus_address[:3].eq(0)
+                with m.If(~current_valid):
+                    m.d.comb += advance.eq(1)
+                with m.Elif(~self.translation.hit):
+                    m.d.sync += [state.eq(_State.WALK), walk_query.eq(query)]
+                with m.Elif(translation.fault != Fault.NONE):
+                    m.d.comb += [self.o.valid.eq(1), packet.fault.eq(translation.fault)]
+                    m.d.sync += state.eq(_State.STOPPED)
+                with m.Elif(~fits_bus(translation.frame)):
+                    m.d.comb += [self.o.valid.eq(1), packet.fault.eq(Fault.ACCESS)]
+                    m.d.sync += state.eq(_State.STOPPED)
+                with m.Elif(~is_ram(translation.frame)):
+                    m.d.sync += state.eq(_State.BUS_WAIT)
+                with m.Else():
+                    m.d.comb += self.access.valid.eq(1)
+                    with m.If(self.result.valid):
+                        m.d.comb += [self.o.valid.eq(1), advance.eq(1)]
+                        with m.If(self.result.error):
+                            m.d.comb += packet.fault.eq(Fault.ACCESS)
+                            m.d.sync += state.eq(_State.STOPPED)
+                    with m.Else():
+                        m.d.sync += state.eq(_State.CACHE)
+                with m.If(~advance & self.redirect.valid & ~self.access.valid):
+                    # Nothing was started for this address: forget it.
+                    m.d.sync += state.eq(_State.RUN)
+            with m.Case(_State.WALK):
+                with m.If(self.translation.walk.ready):
+                    m.d.sync += state.eq(_State.WALKED)
+            with m.Case(_State.WALKED):
+                with m.If(self.translation.walked.valid):
+                    m.d.sync += [state.eq(_State.RUN), pc.eq(current)]
+                    with m.If(self.translation.walked.payload != Fault.NONE):
+                        m.d.comb += [
+                            self.o.valid.eq(wanted),
+                            packet.fault.eq(self.translation.walked.payload),
+                        ]
+                        m.d.sync += state.eq(_State.STOPPED)
+            with m.Case(_State.CACHE):
+                with m.If(self.result.valid):
+                    m.d.comb += self.o.valid.eq(wanted)
+                    m.d.sync += state.eq(_State.RUN)
+                    with m.If(self.result.error):
+                        m.d.comb += packet.fault.eq(Fault.ACCESS)
+                        m.d.sync += state.eq(_State.STOPPED)
+            with m.Case(_State.BUS_WAIT):
+                with m.If(self.redirect.valid):
+                    m.d.sync += state.eq(_State.RUN)
+                with m.Elif(self.hold):
+                    m.d.sync += [state.eq(_State.RUN), pc.eq(current)]
+                with m.Elif(self.alone):
+                    m.d.sync += state.eq(_State.BUS_REQUEST)
+            with m.Case(_State.BUS_REQUEST):
+                with m.If(self.peripheral.request.ready):
+                    m.d.sync += state.eq(_State.BUS_RESPONSE)
+            with m.Case(_State.BUS_RESPONSE):
+                m.d.comb += packet.data.eq(self.peripheral.response.payload.data)
+                with m.If(self.peripheral.response.valid):
+                    m.d.comb += self.o.valid.eq(wanted)
+                    m.d.sync += state.eq(_State.RUN)
+                    with m.If(self.peripheral.response.payload.error):
+                        m.d.comb += packet.fault.eq(Fault.ACCESS)
+                        m.d.sync += state.eq(_State.STOPPED)
+
+        answering = (
+            (state == _State.WALKED) & self.translation.walked.valid
+            | (state == _State.CACHE) & self.result.valid
+            | (state == _State.BUS_RESPONSE) & self.peripheral.response.valid
+        )
+        waiting = (
+            (state == _State.WALK)
+            | (state == _State.WALKED)
+            | (state == _State.CACHE)
+            | (state == _State.BUS_REQUEST)
+            | (state == _State.BUS_RESPONSE)
+            | (self.access.valid & ~self.result.valid)
+        )
+        with m.If(answering):
+            m.d.sync += stale.eq(0)
+            with m.If(~wanted):
+                m.d.sync += [state.eq(_State.RUN), pc.eq(pc)]
+        with m.Elif(self.redirect.valid & waiting):
+            m.d.sync += stale.eq(1)
+        with m.If(self.redirect.valid):
+            m.d.sync += pc.eq(self.redirect.pc)
+            with m.If(~waiting):
+                m.d.sync += [state.eq(_State.RUN), current_valid.eq(0)]
+        return m

@@ -1,0 +1,274 @@
+"""The hart: pipeline, caches, MMU, CSRs and parking, wired together."""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.bus.axi4 import Axi4
+from rtl.bus.axi4_arbiter import Axi4Arbiter
+from rtl.bus.register_bus import RegisterBus
+from rtl.bus.request_arbiter import RequestArbiter
+from rtl.bus.snoop import SnoopPort
+from rtl.core.csr import CsrFile
+from rtl.core.frontend.aligner import Aligner
+from rtl.core.frontend.fetch import FetchUnit
+from rtl.core.frontend.instruction_cache import InstructionCache
+from rtl.core.lsu.data_cache import DataCache
+from rtl.core.lsu.load_store_unit import LoadStoreUnit
+from rtl.core.parking import ParkingUnit
+from rtl.core.pipeline import Pipeline
+from rtl.core.ports import (
+    HartEvents,
+    HostPort,
+    InterruptLines,
+    Park,
+    Resume,
+    RetirementPort,
+)
+from rtl.lib.skip import Skip
+from rtl.mmu.mmu import Mmu
+
+__all__ = ["Hart"]
+
+
+class Hart(wiring.Component):
+    """One RV64IMAC hart with M, S and U modes, Sv39, L1 caches, and a host port's other side.
+
+    Parameters
+    ----------
+    cache_size, cache_ways : int
+        Bytes and ways of each L1 cache.
+    tlb_entries : int
+        Entries of each first-level TLB.
+
+    Members
+    -------
+    memory : Out(Axi4(id_width=1))
+        RAM, cached; only RAM addresses appear here.
+    peripheral : Out(RegisterBus())
+        Everything below RAM, in program order.
+    snoop : In(SnoopPort())
+        Where all other bus masters access RAM.
+    lines, time : In
+        Interrupt lines and mtime.
+    retirement : Out(RetirementPort())
+        What retires; nothing depends on it.
+    parked, park, resume, host :
+        See ParkingUnit.
+    park_exceptions, park_interrupts : In(64)
+        Root traps that park, by cause.
+    stop, step : In(1)
+        Park before the next instruction; after each one.
+    skip : In(Skip)
+        Only while parked.
+    stall : In(1)
+        Time stands still although the hart runs: the world outside has not kept up.
+    advance : Out(1)
+        This cycle is machine time.
+    events : Out(HartEvents)
+    """
+
+    def __init__(self, *, cache_size, cache_ways, tlb_entries):
+        self._cache = {"size": cache_size, "ways": cache_ways}
+        self._tlb_entries = tlb_entries
+        super().__init__(
+            {
+                "memory": Out(Axi4(id_width=1)),
+                "peripheral": Out(RegisterBus()),
+                "snoop": In(SnoopPort()),
+                "lines": In(InterruptLines),
+                "time": In(64),
+                "skip": In(Skip),
+                "retirement": Out(RetirementPort()),
+                "host": In(HostPort()),
+                "parked": Out(1),
+                "park": Out(Park),
+                "resume": In(stream.Signature(Resume)),
+                "park_exceptions": In(64),
+                "park_interrupts": In(64),
+                "stop": In(1),
+                "step": In(1),
+                "stall": In(1),
+                "advance": Out(1),
+                "events": Out(HartEvents),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fetch = fetch = FetchUnit()
+        m.submodules.aligner = aligner = Aligner()
+        m.submodules.pipeline = pipeline = Pipeline()
+        m.submodules.csr = csr = CsrFile()
+        m.submodules.load_store = load_store = LoadStoreUnit()
+        m.submodules.parking = parking = ParkingUnit()
+        m.submodules.mmu = mmu = Mmu(entry_count=self._tlb_entries)
+        m.submodules.instruction_cache = instruction_cache = InstructionCache(**self._cache)
+        m.submodules.data_cache = data_cache = DataCache(**self._cache)
+        m.submodules.memory_arbiter = memory_arbiter = Axi4Arbiter(readers=1, writers=1, id_width=1)
+        m.submodules.peripheral_arbiter = peripheral_arbiter = RequestArbiter(
+            signature=RegisterBus(), count=2
+        )
+        m.submodules.snoop_arbiter = snoop_arbiter = RequestArbiter(signature=SnoopPort(), count=2)
+        commit, execute = pipeline.commit, pipeline.execute
+
+        # Frontend.
+        connect(m, fetch.o, aligner.i)
+        connect(m, aligner.o, pipeline.i)
+        connect(m, fetch.translation, mmu.instruction)
+        connect(m, fetch.index, instruction_cache.i_index)
+        m.d.comb += [
+            instruction_cache.access.eq(fetch.access),
+            fetch.result.eq(instruction_cache.o_result),
+            fetch.redirect.eq(pipeline.redirect),
+            aligner.redirect.eq(pipeline.redirect),
+            fetch.context.eq(csr.fetch_context),
+            fetch.hold.eq(parking.hold),
+            fetch.alone.eq(pipeline.empty & ~aligner.o.valid),
+            fetch.room.eq(aligner.room),
+            instruction_cache.written.eq(data_cache.written),
+            instruction_cache.flush.eq(commit.fence_i | parking.fence_i),
+            pipeline.hold.eq(parking.hold),
+            pipeline.external_redirect.eq(parking.redirect),
+        ]
+
+        # Load and store. The execute stage hands over the page offset early; an access that
+        # has to be repeated is indexed by the load/store unit itself, when the stage is held up.
+        connect(m, load_store.translation, mmu.data)
+        index = data_cache.i_index
+        with m.If(load_store.index.valid):
+            m.d.comb += [
+                index.valid.eq(1),
+                index.payload.eq(load_store.index.payload),
+                load_store.index.ready.eq(index.ready),
+            ]
+        with m.Else():
+            m.d.comb += [
+                index.valid.eq(execute.index.valid),
+                index.payload.eq(execute.index.payload),
+                execute.index.ready.eq(index.ready),
+            ]
+        m.d.comb += [
+            data_cache.access.eq(load_store.access),
+            load_store.result.eq(data_cache.o_result),
+            data_cache.lock.eq(load_store.lock),
+            load_store.written.eq(data_cache.written),
+            load_store.context.eq(csr.data_context),
+            load_store.instruction.eq(commit.memory),
+            load_store.start.eq(commit.memory_start),
+            load_store.indexed.eq(commit.memory_indexed),
+            load_store.clear_reservation.eq(commit.clear_reservation | parking.clear_reservation),
+            commit.memory_done.eq(load_store.done),
+            commit.memory_value.eq(load_store.value),
+            commit.memory_fault.eq(load_store.fault),
+            commit.memory_cause.eq(load_store.cause),
+            commit.memory_fault_address.eq(load_store.fault_address),
+            commit.memory_physical.eq(load_store.physical),
+            commit.memory_stored.eq(load_store.stored),
+        ]
+
+        # Buses.
+        connect(m, mmu.memory, data_cache.walker)
+        connect(m, instruction_cache.bus, memory_arbiter.readers[0])
+        connect(m, data_cache.bus, memory_arbiter.writers[0])
+        connect(m, memory_arbiter.bus, flipped(self.memory))
+        connect(m, fetch.peripheral, peripheral_arbiter.initiators[0])
+        connect(m, load_store.peripheral, peripheral_arbiter.initiators[1])
+        connect(m, peripheral_arbiter.bus, flipped(self.peripheral))
+        connect(m, instruction_cache.snoop, snoop_arbiter.initiators[0])
+        connect(m, flipped(self.snoop), snoop_arbiter.initiators[1])
+        connect(m, snoop_arbiter.bus, data_cache.snoop)
+
+        self._csr(m, csr, commit, parking)
+        self._park(m, csr, pipeline, parking, fetch, load_store, mmu, instruction_cache, data_cache)
+        m.d.comb += [
+            self.events.retired.eq(commit.retired),
+            self.events.transition.eq(parking.transition),
+            self.events.charging.eq(parking.charging),
+            self.events.walking.eq(mmu.walking),
+            self.events.instruction_miss.eq(
+                instruction_cache.bus.ar.valid & instruction_cache.bus.ar.ready
+            ),
+            self.events.data_miss.eq(data_cache.bus.ar.valid & data_cache.bus.ar.ready),
+            self.events.instruction_walk.eq(fetch.walk_stb),
+            self.events.data_walk.eq(load_store.walk_stb),
+            self.events.exit.eq(commit.trapped_park),
+            self.events.reason.code.eq(commit.trap.code),
+            self.events.reason.interrupt.eq(commit.trap.interrupt),
+        ]
+        return m
+
+    def _csr(self, m, csr, commit, parking):
+        with m.If(parking.hold):
+            m.d.comb += [csr.request.eq(parking.csr_request), csr.write.eq(parking.csr_write)]
+        with m.Else():
+            m.d.comb += [csr.request.eq(commit.csr_request), csr.write.eq(commit.csr_write)]
+        m.d.comb += [
+            csr.lines.eq(self.lines),
+            csr.time.eq(self.time),
+            csr.skip.eq(self.skip),
+            csr.advance.eq(parking.advance),
+            csr.retired.eq(commit.retired),
+            csr.trap_valid.eq(commit.trapped),
+            csr.trap.eq(commit.trap),
+            csr.trap_pc.eq(commit.trap_pc),
+            csr.ret_valid.eq(commit.ret_valid | parking.ret_valid),
+            csr.ret_supervisor.eq(commit.ret_supervisor),
+            csr.privilege_write.eq(parking.privilege_write),
+            csr.privilege_next.eq(parking.privilege_next),
+            parking.csr_value.eq(csr.value),
+            parking.csr_illegal.eq(csr.illegal),
+            commit.csr_value.eq(csr.value),
+            commit.csr_illegal.eq(csr.illegal),
+            commit.trap_vector.eq(csr.trap_vector),
+            commit.trap_to_machine.eq(csr.trap_to_machine),
+            commit.ret_pc.eq(csr.ret_pc),
+            commit.privilege.eq(csr.privilege),
+            commit.tvm.eq(csr.tvm),
+            commit.tw.eq(csr.tw),
+            commit.tsr.eq(csr.tsr),
+            commit.interrupt.eq(csr.interrupt),
+            commit.interrupt_code.eq(csr.interrupt_code),
+            commit.wake.eq(csr.wake),
+            commit.park_exceptions.eq(self.park_exceptions),
+            commit.park_interrupts.eq(self.park_interrupts),
+        ]
+
+    def _park(self, m, csr, pipeline, parking, fetch, load_store, mmu, *caches):
+        commit = pipeline.commit
+        data_cache = caches[-1]
+        connect(m, flipped(self.host), parking.host)
+        connect(m, flipped(self.resume), parking.resume)
+        connect(m, parking.clean, data_cache.i_clean)
+        invalidate = mmu.i_invalidate
+        m.d.comb += [
+            invalidate.valid.eq(commit.invalidate.valid | parking.invalidate.valid),
+            invalidate.payload.eq(commit.invalidate.payload),
+        ]
+        with m.If(parking.invalidate.valid):
+            m.d.comb += invalidate.payload.eq(parking.invalidate.payload)
+        m.d.comb += [
+            parking.halt.eq(commit.halt),
+            parking.retired.eq(commit.retired),
+            parking.trapped.eq(commit.trapped),
+            parking.trapped_park.eq(commit.trapped_park),
+            parking.idle.eq(
+                fetch.idle & load_store.idle & mmu.idle & caches[0].idle & data_cache.idle
+            ),
+            parking.time.eq(self.time),
+            parking.skip.eq(self.skip),
+            parking.stall.eq(self.stall),
+            parking.stop_request.eq(self.stop),
+            parking.step.eq(self.step),
+            parking.cleaned.eq(data_cache.o_cleaned),
+            parking.gpr_value.eq(pipeline.gpr_value),
+            pipeline.gpr.eq(parking.gpr),
+            pipeline.gpr_write.eq(parking.gpr_write),
+            pipeline.gpr_write_value.eq(parking.gpr_write_value),
+            commit.stop.eq(parking.stop),
+            self.parked.eq(parking.parked),
+            self.park.eq(parking.park),
+            self.advance.eq(parking.advance),
+            self.retirement.valid.eq(commit.retirement.valid),
+            self.retirement.record.eq(commit.retirement.record),
+        ]

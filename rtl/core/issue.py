@@ -1,0 +1,146 @@
+"""The issue stage: decode, read registers, wait for what is not ready, predict."""
+
+from amaranth import *
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.core.decode import Decoder, Unit
+from rtl.core.expand import Expander
+from rtl.core.frontend.aligner import FetchedInstruction
+from rtl.core.frontend.fetch import Redirect
+from rtl.mmu.context import Fault
+
+__all__ = ["Bypass", "IssueStage", "Issued", "Producer"]
+
+
+class Bypass(enum.Enum, shape=2):
+    """Where the execute stage finds an operand in the first cycle of the instruction."""
+
+    NONE = 0
+    COMMIT = 1
+    WRITE_BACK = 2
+
+
+class Producer(data.Struct):
+    """The instruction in a later stage, as far as it makes a register value.
+
+    ``rd`` is 0 when there is none. ``late`` results exist at the end of the commit stage only;
+    ``done`` says that it leaves the commit stage in this cycle.
+    """
+
+    rd: 5
+    late: 1
+    done: 1
+
+
+class Issued(data.Struct):
+    """An instruction on its way to the execute stage; ``unit`` is ILLEGAL after a fault."""
+
+    pc: 64
+    bits: 32
+    compressed: 1
+    fault: Fault
+    fault_second: 1
+    unit: Unit
+    operation: 4
+    word: 1
+    funct3: 3
+    funct5: 5
+    rd: 5
+    late: 1
+    a_pc: 1
+    b_immediate: 1
+    immediate: signed(32)
+    rs1: 64
+    rs2: 64
+    rs1_bypass: Bypass
+    rs2_bypass: Bypass
+    target: 64
+    predicted: 1
+
+
+class IssueStage(wiring.Component):
+    """Take instructions from the aligner and issue them in order.
+
+    Direct jumps and backward branches are predicted taken: they redirect the frontend as they
+    are issued (``prediction``).
+
+    Members
+    -------
+    kill : In(1)
+        The instruction at hand is on a wrong path.
+    executing, committing : In(Producer)
+        What the two stages before write-back hold.
+    rs1, rs2, rs1_value, rs2_value :
+        To the register file, which sees write-back.
+    """
+
+    i: In(stream.Signature(FetchedInstruction))
+    o: Out(stream.Signature(Issued))
+    kill: In(1)
+    executing: In(Producer)
+    committing: In(Producer)
+    prediction: Out(Redirect)
+    rs1: Out(5)
+    rs2: Out(5)
+    rs1_value: In(64)
+    rs2_value: In(64)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.expander = expander = Expander()
+        m.submodules.decoder = decoder = Decoder()
+        fetched, issued = self.i.payload, self.o.payload
+        m.d.comb += [
+            expander.compressed.eq(fetched.bits[:16]),
+            decoder.instruction.eq(Mux(fetched.compressed, expander.expanded, fetched.bits)),
+            self.rs1.eq(decoder.rs1),
+            self.rs2.eq(decoder.rs2),
+            issued.pc.eq(fetched.pc),
+            issued.bits.eq(fetched.bits),
+            issued.compressed.eq(fetched.compressed),
+            issued.fault.eq(fetched.fault),
+            issued.fault_second.eq(fetched.fault_second),
+            issued.operation.eq(decoder.operation),
+            issued.word.eq(decoder.word),
+            issued.funct3.eq(decoder.funct3),
+            issued.funct5.eq(decoder.funct5),
+            issued.a_pc.eq(decoder.a_pc),
+            issued.b_immediate.eq(decoder.b_immediate),
+            issued.immediate.eq(decoder.immediate),
+            issued.rs1.eq(self.rs1_value),
+            issued.rs2.eq(self.rs2_value),
+            issued.late.eq((decoder.unit == Unit.MEMORY) | (decoder.unit == Unit.CSR)),
+            issued.target.eq(fetched.pc + decoder.immediate),
+        ]
+        with m.If(fetched.fault == Fault.NONE):
+            m.d.comb += [issued.unit.eq(decoder.unit), issued.rd.eq(decoder.rd)]
+
+        stalls = []
+        for number, bypass in (
+            (decoder.rs1, issued.rs1_bypass),
+            (decoder.rs2, issued.rs2_bypass),
+        ):
+            stall = Signal()
+            with m.If(number == 0):
+                m.d.comb += bypass.eq(Bypass.NONE)
+            with m.Elif(number == self.executing.rd):
+                m.d.comb += [bypass.eq(Bypass.COMMIT), stall.eq(self.executing.late)]
+            with m.Elif(number == self.committing.rd):
+                m.d.comb += [
+                    bypass.eq(Bypass.WRITE_BACK),
+                    stall.eq(self.committing.late & ~self.committing.done),
+                ]
+            stalls.append(stall)
+
+        backward = decoder.immediate < 0
+        m.d.comb += [
+            issued.predicted.eq(
+                (issued.unit == Unit.JUMP) | ((issued.unit == Unit.BRANCH) & backward)
+            ),
+            self.o.valid.eq(self.i.valid & ~self.kill & ~Cat(stalls).any()),
+            self.i.ready.eq(self.o.ready & ~Cat(stalls).any()),
+            self.prediction.valid.eq(self.o.valid & self.o.ready & issued.predicted),
+            self.prediction.pc.eq(issued.target),
+        ]
+        return m

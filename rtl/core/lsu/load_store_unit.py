@@ -1,0 +1,354 @@
+"""Loads, stores and atomics of the instruction in the commit stage."""
+
+from amaranth import *
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch.memory_map import BUS_ADDRESS_BITS
+from rtl.arch.paging import PAGE_BITS
+from rtl.arch.traps import Exception_
+from rtl.bus.register_bus import RegisterBus
+from rtl.core.decode import MemoryOperation
+from rtl.core.lsu.atomic import AtomicAlu
+from rtl.core.lsu.data_cache import DataAccess, DataResult
+from rtl.core.physical import fits_bus, is_ram
+from rtl.core.ports import Written
+from rtl.mmu.context import Access, Fault, TranslationContext, TranslationQuery
+from rtl.mmu.ports import TranslationPort
+
+__all__ = ["LoadStoreUnit", "MemoryInstruction"]
+
+#: Reservations cover the cache line.
+_LINE_BITS = 6
+
+
+class MemoryInstruction(data.Struct):
+    """A memory instruction; ``funct3`` gives width and extension, ``data`` the value stored."""
+
+    operation: MemoryOperation
+    funct3: 3
+    funct5: 5
+    address: 64
+    data: 64
+
+
+class _State(enum.Enum, shape=4):
+    READY = 0
+    INDEX = 1
+    ACCESS = 2
+    CACHE = 3
+    WALK = 4
+    WALKED = 5
+    BUS_REQUEST = 6
+    BUS_RESPONSE = 7
+    COMPUTE = 8
+
+
+class _Step(enum.Enum, shape=3):
+    """What the access under way is for."""
+
+    ONLY = 0  # the whole of an access inside eight bytes
+    LOAD_LOW = 1  # the halves of an access that crosses eight bytes
+    LOAD_HIGH = 2
+    PROBE_LOW = 3  # a store's low half: translation alone, so that no half is stored in vain
+    STORE_HIGH = 4
+    STORE_LOW = 5
+    AMO_STORE = 6
+
+
+def _rotate_left(value, lanes):
+    """``value`` (64 bits) rotated left by ``lanes`` (3 bits) bytes."""
+    for bit in range(3):
+        value = Mux(lanes[bit], value.rotate_left(8 << bit), value)
+    return value
+
+
+class LoadStoreUnit(wiring.Component):
+    """Carry out one memory instruction; it is in the commit stage, so never on speculation.
+
+    A load that hits TLB and cache and was ``indexed`` in the cycle before is done in the cycle
+    it starts. An access crossing eight bytes takes two. Misaligned accesses work in RAM; outside
+    they are access faults, as are atomics there. Misaligned atomics are misaligned exceptions.
+
+    Members
+    -------
+    start : In(1)
+        First cycle of ``instruction``, which then holds still until ``done``.
+    indexed : In(1)
+        With ``start``: its page offset went to the data cache in the cycle before.
+    done, value, fault, cause, fault_address :
+        In the cycle with ``done``: the value for rd, or the exception and its mtval.
+    clear_reservation, written : In
+    physical, stored :
+        Bus address of the access (its first byte), and whether memory was written; valid with
+        ``done``.
+    """
+
+    instruction: In(MemoryInstruction)
+    start: In(1)
+    indexed: In(1)
+    context: In(TranslationContext)
+    done: Out(1)
+    value: Out(64)
+    fault: Out(1)
+    cause: Out(6)
+    fault_address: Out(64)
+    physical: Out(BUS_ADDRESS_BITS)
+    stored: Out(1)
+    clear_reservation: In(1)
+    written: In(Written)
+
+    translation: Out(TranslationPort())
+    index: Out(stream.Signature(PAGE_BITS))
+    access: Out(DataAccess)
+    result: In(DataResult)
+    lock: Out(1)
+    peripheral: Out(RegisterBus())
+    walk_stb: Out(1)
+    idle: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        instruction = self.instruction
+        operation, size = instruction.operation, instruction.funct3[:2]
+        offset = instruction.address[:3]
+        is_load = operation == MemoryOperation.LOAD
+        is_amo = operation == MemoryOperation.AMO
+        is_lr = operation == MemoryOperation.LOAD_RESERVED
+        is_sc = operation == MemoryOperation.STORE_CONDITIONAL
+        atomic = is_amo | is_lr | is_sc
+        reads = is_load | is_lr
+
+        state = Signal(_State)
+        # ``step`` as it stands, and as it is in the first cycle.
+        step_register, step = Signal(_Step), Signal(_Step)
+        crosses, misaligned = Signal(), Signal()
+        with m.Switch(size):
+            with m.Case(1):
+                m.d.comb += [misaligned.eq(offset[0]), crosses.eq(offset == 7)]
+            with m.Case(2):
+                m.d.comb += [misaligned.eq(offset[:2].any()), crosses.eq(offset > 4)]
+            with m.Case(3):
+                m.d.comb += [misaligned.eq(offset.any()), crosses.eq(offset.any())]
+        first_step = Mux(crosses, Mux(is_load, _Step.LOAD_LOW, _Step.PROBE_LOW), _Step.ONLY)
+        m.d.comb += step.eq(Mux(self.start, first_step, step_register))
+        high = (step == _Step.LOAD_HIGH) | (step == _Step.STORE_HIGH)
+
+        gva = Signal(64)
+        m.d.comb += gva.eq(instruction.address)
+        with m.If(high):
+            m.d.comb += gva.eq(Cat(Const(0, 3), instruction.address[3:] + 1))
+
+        # Store data: one rotation serves both words an access may touch, the masks tell them apart.
+        saved, computed = Signal(64), Signal(64)
+        source = Mux(step == _Step.AMO_STORE, computed, instruction.data)
+        rotated = Signal(64)
+        mask = Signal(16)
+        m.d.comb += [
+            rotated.eq(_rotate_left(source, offset)),
+            mask.eq(Mux(size == 3, 0xFF, Mux(size == 2, 0xF, Mux(size == 1, 3, 1))) << offset),
+        ]
+
+        # Loaded data: lanes from the low word where the access has some there, rotated down.
+        loaded = Signal(64)
+        bus = (state == _State.BUS_REQUEST) | (state == _State.BUS_RESPONSE)
+        word = Mux(bus, self.peripheral.response.payload.data, self.result.data)
+        merged = Signal(64)
+        m.d.comb += merged.eq(word)
+        with m.If(step == _Step.LOAD_HIGH):
+            for lane in range(1, 8):
+                with m.If(lane >= offset):
+                    m.d.comb += merged[8 * lane : 8 * lane + 8].eq(saved[8 * lane : 8 * lane + 8])
+        raw = Signal(64)
+        m.d.comb += raw.eq(_rotate_left(merged, (-offset)[:3]))
+        signed = ~instruction.funct3[2]
+        with m.Switch(size):
+            for log, width in enumerate((8, 16, 32)):
+                with m.Case(log):
+                    sign = (raw[width - 1] & signed).replicate(64 - width)
+                    m.d.comb += loaded.eq(Cat(raw[:width], sign))
+            with m.Default():
+                m.d.comb += loaded.eq(raw)
+
+        m.submodules.atomic = atomic_alu = AtomicAlu()
+        m.d.comb += [
+            atomic_alu.function.eq(instruction.funct5),
+            atomic_alu.double.eq(size == 3),
+            atomic_alu.memory.eq(saved),
+            atomic_alu.register.eq(instruction.data),
+        ]
+
+        # Translation.
+        query, translation = self.translation.query, self.translation.translation
+        walk_query = Signal(TranslationQuery)
+        access_kind = Signal(Access)
+        m.d.comb += [
+            access_kind.eq(Mux(reads, Access.READ, Access.WRITE)),
+            query.gva.eq(gva),
+            query.access.eq(access_kind),
+            query.context.eq(self.context),
+            self.translation.walk.payload.eq(walk_query),
+            self.translation.walk.valid.eq(state == _State.WALK),
+            self.translation.walked.ready.eq(state == _State.WALKED),
+            self.walk_stb.eq(self.translation.walk.valid & self.translation.walk.ready),
+        ]
+
+        # Exceptions.
+        def fail(kind):
+            load, store = {
+                "page": (Exception_.LOAD_PAGE_FAULT, Exception_.STORE_PAGE_FAULT),
+                "access": (Exception_.LOAD_ACCESS_FAULT, Exception_.STORE_ACCESS_FAULT),
+                "misaligned": (
+                    Exception_.LOAD_ADDRESS_MISALIGNED,
+                    Exception_.STORE_ADDRESS_MISALIGNED,
+                ),
+            }[kind]
+            m.d.comb += [
+                self.done.eq(1),
+                self.fault.eq(1),
+                self.cause.eq(Mux(reads, load, store)),
+            ]
+
+        def fail_translation(fault):
+            with m.If(fault == Fault.PAGE):
+                fail("page")
+            with m.Else():
+                fail("access")
+
+        # The reservation, a line of RAM.
+        reserved = Signal()
+        reserved_line = Signal(BUS_ADDRESS_BITS - _LINE_BITS)
+        physical = Signal(BUS_ADDRESS_BITS)
+        physical_register = Signal(BUS_ADDRESS_BITS)
+        m.d.comb += physical.eq(Cat(gva[:PAGE_BITS], translation.frame))
+        first = self.start | (state == _State.ACCESS)
+        sc_fails = ~reserved | (reserved_line != physical[_LINE_BITS:])
+
+        writes_now = (
+            ((step == _Step.ONLY) & ((operation == MemoryOperation.STORE) | is_sc))
+            | (step == _Step.STORE_HIGH)
+            | (step == _Step.STORE_LOW)
+            | (step == _Step.AMO_STORE)
+        )
+        m.d.comb += [
+            self.fault_address.eq(gva),
+            self.physical.eq(Mux(first & ~high, physical, physical_register)),
+            self.access.frame.eq(translation.frame),
+            self.access.write.eq(writes_now),
+            self.access.mask.eq(Mux(high, mask[8:], mask[:8])),
+            self.access.data.eq(rotated),
+            self.index.payload.eq(gva[:PAGE_BITS]),
+            self.index.valid.eq(state == _State.INDEX),
+            # From the read of an AMO to its write; a walk for it must not be locked out.
+            self.lock.eq(
+                is_amo
+                & (self.start | (state != _State.READY))
+                & (state != _State.WALK)
+                & (state != _State.WALKED)
+            ),
+            self.peripheral.request.payload.address.eq(Cat(Const(0, 3), physical_register[3:])),
+            self.peripheral.request.payload.write.eq(~reads),
+            self.peripheral.request.payload.mask.eq(mask[:8]),
+            self.peripheral.request.payload.data.eq(rotated),
+            self.peripheral.request.valid.eq(state == _State.BUS_REQUEST),
+            self.peripheral.response.ready.eq(1),
+            self.value.eq(Mux(is_amo, saved, loaded)),
+            self.idle.eq((state == _State.READY) & ~self.start),
+        ]
+
+        def answered():
+            """The access under way is done: go on with the next step, or finish."""
+            with m.If(self.result.error):
+                fail("access")
+            with m.Else(), m.Switch(step):
+                with m.Case(_Step.LOAD_LOW):
+                    m.d.sync += [
+                        saved.eq(self.result.data),
+                        step_register.eq(_Step.LOAD_HIGH),
+                        state.eq(_State.INDEX),
+                    ]
+                with m.Case(_Step.STORE_HIGH):
+                    m.d.sync += [step_register.eq(_Step.STORE_LOW), state.eq(_State.INDEX)]
+                with m.Case(_Step.ONLY):
+                    with m.If(is_amo):
+                        m.d.sync += [
+                            saved.eq(loaded),
+                            step_register.eq(_Step.AMO_STORE),
+                            state.eq(_State.COMPUTE),
+                        ]
+                    with m.Else():
+                        m.d.comb += [self.done.eq(1), self.stored.eq(~reads)]
+                        with m.If(is_sc):
+                            m.d.comb += self.value.eq(0)
+                with m.Default():
+                    m.d.comb += [self.done.eq(1), self.stored.eq(~reads)]
+
+        with m.If(self.start & atomic & misaligned):
+            fail("misaligned")
+        with m.Elif(self.start & ~self.indexed):
+            m.d.sync += [state.eq(_State.INDEX), step_register.eq(step)]
+        with m.Elif(first):
+            m.d.sync += step_register.eq(step)
+            with m.If(~high):
+                m.d.sync += physical_register.eq(physical)
+            with m.If(~self.translation.hit):
+                m.d.sync += [state.eq(_State.WALK), walk_query.eq(query)]
+            with m.Elif(translation.fault != Fault.NONE):
+                fail_translation(translation.fault)
+            with m.Elif(~fits_bus(translation.frame)):
+                fail("access")
+            with m.Elif(~is_ram(translation.frame)):
+                with m.If(misaligned | atomic):
+                    fail("access")
+                with m.Else():
+                    m.d.sync += state.eq(_State.BUS_REQUEST)
+            with m.Elif(step == _Step.PROBE_LOW):
+                m.d.sync += [step_register.eq(_Step.STORE_HIGH), state.eq(_State.INDEX)]
+            with m.Elif(is_sc & sc_fails):
+                m.d.comb += [self.done.eq(1), self.value.eq(1)]
+            with m.Else():
+                m.d.comb += self.access.valid.eq(1)
+                with m.If(self.result.valid):
+                    answered()
+                with m.Else():
+                    m.d.sync += state.eq(_State.CACHE)
+        # Apart from the chain above: answers of the cache may follow from what it decides.
+        with m.Switch(state):
+            with m.Case(_State.INDEX):
+                with m.If(self.index.ready):
+                    m.d.sync += state.eq(_State.ACCESS)
+            with m.Case(_State.CACHE):
+                with m.If(self.result.valid):
+                    answered()
+            with m.Case(_State.COMPUTE):
+                m.d.sync += [computed.eq(atomic_alu.result), state.eq(_State.INDEX)]
+            with m.Case(_State.WALK):
+                with m.If(self.translation.walk.ready):
+                    m.d.sync += state.eq(_State.WALKED)
+            with m.Case(_State.WALKED):
+                with m.If(self.translation.walked.valid):
+                    m.d.sync += state.eq(_State.INDEX)
+                    with m.If(self.translation.walked.payload != Fault.NONE):
+                        fail_translation(self.translation.walked.payload)
+            with m.Case(_State.BUS_REQUEST):
+                with m.If(self.peripheral.request.ready):
+                    m.d.sync += state.eq(_State.BUS_RESPONSE)
+            with m.Case(_State.BUS_RESPONSE):
+                with m.If(self.peripheral.response.valid):
+                    with m.If(self.peripheral.response.payload.error):
+                        fail("access")
+                    with m.Else():
+                        m.d.comb += [self.done.eq(1), self.stored.eq(~reads)]
+
+        with m.If(self.done):
+            m.d.sync += state.eq(_State.READY)
+        with m.If(self.done & is_lr & ~self.fault):
+            m.d.sync += [reserved.eq(1), reserved_line.eq(self.physical[_LINE_BITS:])]
+        with m.Elif(self.done & is_sc):
+            m.d.sync += reserved.eq(0)
+        with m.If(
+            self.clear_reservation
+            | (self.written.valid & (self.written.address[_LINE_BITS:] == reserved_line))
+        ):
+            m.d.sync += reserved.eq(0)
+        return m

@@ -1,0 +1,276 @@
+"""Parking: the hart stopped in root M-mode, frozen, at the service of its host."""
+
+from amaranth import *
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch.memory_map import MEMORY_MAP
+from rtl.arch.records import ParkKind
+from rtl.arch.traps import INTERRUPT_BIT
+from rtl.core.commit import Halt
+from rtl.core.csr import CsrOperation, CsrRequest
+from rtl.core.frontend.fetch import Redirect
+from rtl.core.ports import HostCommand, HostPort, HostRequest, Park, Resume, Skip
+from rtl.mmu.context import Invalidation, Privilege
+
+__all__ = ["ParkingUnit"]
+
+
+class _State(enum.Enum, shape=4):
+    RUNNING = 0
+    DRAIN = 1
+    PARKED = 2
+    GO = 3
+    CHARGE = 4
+    READ_GPR = 5
+    CSR = 6
+    CSR_ANSWER = 7
+    CLEAN = 8
+    CLEANING = 9
+    ANSWER = 10
+    COMMAND = 11
+
+
+class ParkingUnit(wiring.Component):
+    """Park the hart when it halts, answer host commands, resume it.
+
+    After reset the hart is parked at the reset vector (the base of the ROM) in M-mode. A halt is
+    followed by draining: the hart is parked once ``idle`` says that no transaction is left. A
+    resume works off its charge, writes its register, returns from the trap if that parked, and
+    redirects the frontend.
+
+    Members
+    -------
+    hold : Out(1)
+        Nothing may start or move on in the pipeline.
+    advance, charging, transition : Out(1)
+        How this cycle counts; see docs/internals.md, "Time".
+    stop_request, step : In(1)
+        Park before the next instruction; park after each instruction.
+    stall : In(1)
+        This cycle does not count.
+    stop : Out(1)
+        To the commit stage.
+    clear_reservation : Out(1)
+    """
+
+    halt: In(Halt)
+    retired: In(1)
+    trapped: In(1)
+    trapped_park: In(1)
+    idle: In(1)
+    time: In(64)
+    skip: In(Skip)
+    stop_request: In(1)
+    step: In(1)
+    stall: In(1)
+
+    parked: Out(1)
+    park: Out(Park)
+    resume: In(stream.Signature(Resume))
+    host: In(HostPort())
+
+    stop: Out(1)
+    hold: Out(1)
+    advance: Out(1)
+    charging: Out(1)
+    transition: Out(1)
+    redirect: Out(Redirect)
+    clear_reservation: Out(1)
+
+    gpr: Out(5)
+    gpr_value: In(64)
+    gpr_write: Out(5)
+    gpr_write_value: Out(64)
+    csr_request: Out(CsrRequest)
+    csr_write: Out(1)
+    csr_value: In(64)
+    csr_illegal: In(1)
+    ret_valid: Out(1)
+    privilege_write: Out(1)
+    privilege_next: Out(Privilege)
+    invalidate: Out(stream.Signature(Invalidation))
+    fence_i: Out(1)
+    clean: Out(stream.Signature(1))
+    cleaned: In(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        state = Signal(_State, init=_State.PARKED)
+        kind = Signal(2, init=ParkKind.STOP)
+        privilege = Signal(Privilege, init=Privilege.MACHINE)
+        where = Signal(Halt)
+        pc = Signal(64, init=MEMORY_MAP["rom"].base)
+        cycle, instret = Signal(64), Signal(64)
+        charge = Signal(32)
+        commanded = Signal()  # the charge under way belongs to a command, not to a resume
+        resumed = Signal(Resume)
+        stop_pending, stepped, first_pending = Signal(), Signal(), Signal()
+        answer, answer_error = Signal(64), Signal()
+        request, response = self.host.request, self.host.response
+        command = Signal(HostRequest)
+
+        running = state == _State.RUNNING
+        m.d.comb += [
+            self.parked.eq(state == _State.PARKED),
+            self.hold.eq(~running),
+            self.charging.eq(state == _State.CHARGE),
+            self.advance.eq(
+                (running | (state == _State.DRAIN) | (state == _State.GO) | self.charging)
+                & ~self.stall
+            ),
+            self.transition.eq(
+                self.trapped_park
+                | self.halt.valid
+                | (state == _State.DRAIN)
+                | (state == _State.GO)
+                | (running & first_pending)
+            ),
+            self.stop.eq(stop_pending | self.stop_request | (self.step & stepped)),
+            self.park.reason.eq(
+                Cat(
+                    where.trap.code,
+                    Const(0, INTERRUPT_BIT - len(where.trap.code)),
+                    where.trap.interrupt,
+                )
+            ),
+            self.park.qualification.eq(where.trap.value),
+            self.park.gva.eq(where.trap.value),
+            self.park.pc.eq(pc),
+            self.park.rs1.eq(where.rs1),
+            self.park.rs2.eq(where.rs2),
+            self.park.cycle.eq(cycle),
+            self.park.instret.eq(instret),
+            self.park.time.eq(self.time),
+            self.park.instruction.eq(where.bits),
+            self.park.length.eq(Mux(where.fetched, Mux(where.compressed, 2, 4), 0)),
+            self.park.kind.eq(kind),
+            self.park.privilege.eq(privilege),
+        ]
+
+        with m.If(self.skip.valid):
+            m.d.sync += cycle.eq(cycle + self.skip.cycles)
+        with m.Elif(self.advance):
+            m.d.sync += cycle.eq(cycle + 1)
+        with m.If(self.retired):
+            m.d.sync += [instret.eq(instret + 1), first_pending.eq(0)]
+        with m.If(self.retired | self.trapped):
+            m.d.sync += stepped.eq(1)
+        with m.If(self.stop_request & running):
+            m.d.sync += stop_pending.eq(1)
+
+        with m.If(self.halt.valid):
+            m.d.sync += [
+                state.eq(_State.DRAIN),
+                where.eq(self.halt),
+                kind.eq(self.halt.kind),
+                pc.eq(self.halt.pc),
+                privilege.eq(self.halt.privilege),
+                stop_pending.eq(0),
+            ]
+        m.d.comb += self.clear_reservation.eq(self.halt.valid | (state == _State.GO))
+
+        m.d.comb += [
+            self.gpr.eq(command.index),
+            self.csr_request.number.eq(command.index),
+            self.csr_request.operation.eq(CsrOperation.WRITE),
+            self.csr_request.operand.eq(command.data),
+            self.csr_request.host.eq(1),
+            self.csr_request.writes.eq(command.command == HostCommand.WRITE_CSR),
+            self.invalidate.payload.match_page.eq(command.index[0]),
+            self.invalidate.payload.match_asid.eq(command.index[1]),
+            self.invalidate.payload.page.eq(command.data[:27]),
+            self.invalidate.payload.asid.eq(command.data[32:48]),
+            self.privilege_next.eq(privilege),
+            self.redirect.pc.eq(resumed.pc),
+            response.payload.data.eq(answer),
+            response.payload.error.eq(answer_error),
+            response.valid.eq(state == _State.ANSWER),
+        ]
+
+        with m.Switch(state):
+            with m.Case(_State.DRAIN):
+                with m.If(self.idle):
+                    m.d.sync += state.eq(_State.PARKED)
+            with m.Case(_State.PARKED):
+                m.d.comb += request.ready.eq(1)
+                with m.If(request.valid):
+                    m.d.sync += [command.eq(request.payload), state.eq(_State.COMMAND)]
+                with m.Elif(self.resume.valid):
+                    m.d.comb += self.resume.ready.eq(1)
+                    m.d.sync += [
+                        resumed.eq(self.resume.payload),
+                        charge.eq(self.resume.payload.charge),
+                        commanded.eq(0),
+                        state.eq(_State.GO),
+                    ]
+                    with m.If(self.resume.payload.charge != 0):
+                        m.d.sync += state.eq(_State.CHARGE)
+            with m.Case(_State.CHARGE):
+                with m.If(self.advance):
+                    m.d.sync += charge.eq(charge - 1)
+                with m.If(self.advance & (charge == 1)):
+                    m.d.sync += state.eq(Mux(commanded, _State.ANSWER, _State.GO))
+            with m.Case(_State.GO):
+                m.d.comb += [
+                    self.redirect.valid.eq(1),
+                    self.gpr_write.eq(resumed.rd),
+                    self.gpr_write_value.eq(resumed.value),
+                    self.ret_valid.eq(kind == ParkKind.ROOT_TRAP),
+                    self.privilege_write.eq(1),
+                ]
+                m.d.sync += [state.eq(_State.RUNNING), stepped.eq(0), first_pending.eq(1)]
+            with m.Case(_State.COMMAND):
+                m.d.sync += [answer_error.eq(0), answer.eq(0)]
+                self._command(m, command, state, privilege, charge, commanded)
+            with m.Case(_State.READ_GPR):
+                m.d.sync += [answer.eq(self.gpr_value), state.eq(_State.ANSWER)]
+            with m.Case(_State.CSR):
+                m.d.comb += self.csr_request.valid.eq(1)
+                m.d.sync += state.eq(_State.CSR_ANSWER)
+            with m.Case(_State.CSR_ANSWER):
+                m.d.comb += self.csr_write.eq(command.command == HostCommand.WRITE_CSR)
+                m.d.sync += [
+                    answer.eq(self.csr_value),
+                    answer_error.eq(self.csr_illegal),
+                    state.eq(_State.ANSWER),
+                ]
+            with m.Case(_State.CLEAN):
+                m.d.comb += self.clean.valid.eq(1)
+                with m.If(self.clean.ready):
+                    m.d.sync += state.eq(_State.CLEANING)
+            with m.Case(_State.CLEANING):
+                with m.If(self.cleaned):
+                    m.d.sync += state.eq(_State.ANSWER)
+            with m.Case(_State.ANSWER):
+                with m.If(response.ready):
+                    m.d.sync += state.eq(_State.PARKED)
+        return m
+
+    def _command(self, m, command, state, privilege, charge, commanded):
+        with m.Switch(command.command):
+            with m.Case(HostCommand.READ_GPR):
+                m.d.sync += state.eq(_State.READ_GPR)
+            with m.Case(HostCommand.WRITE_GPR):
+                m.d.comb += [
+                    self.gpr_write.eq(command.index),
+                    self.gpr_write_value.eq(command.data),
+                ]
+                m.d.sync += state.eq(_State.ANSWER)
+            with m.Case(HostCommand.READ_CSR, HostCommand.WRITE_CSR):
+                m.d.sync += state.eq(_State.CSR)
+            with m.Case(HostCommand.WRITE_PRIVILEGE):
+                m.d.sync += [privilege.eq(command.data[:2]), state.eq(_State.ANSWER)]
+            with m.Case(HostCommand.SFENCE_VMA):
+                m.d.comb += self.invalidate.valid.eq(1)
+                m.d.sync += state.eq(_State.ANSWER)
+            with m.Case(HostCommand.FENCE_I):
+                m.d.comb += self.fence_i.eq(1)
+                m.d.sync += state.eq(_State.ANSWER)
+            with m.Case(HostCommand.CLEAN):
+                m.d.sync += state.eq(_State.CLEAN)
+            with m.Case(HostCommand.CHARGE):
+                m.d.sync += [charge.eq(command.data[:32]), commanded.eq(1)]
+                m.d.sync += state.eq(Mux(command.data[:32] == 0, _State.ANSWER, _State.CHARGE))
+            with m.Default():
+                m.d.sync += state.eq(_State.ANSWER)

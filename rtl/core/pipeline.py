@@ -1,0 +1,92 @@
+"""The pipeline: issue, execute, commit and the wires between them."""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.core.commit import CommitStage
+from rtl.core.execute.execute import ExecuteStage
+from rtl.core.frontend.aligner import FetchedInstruction
+from rtl.core.frontend.fetch import Redirect
+from rtl.core.issue import IssueStage
+from rtl.core.regfile import RegisterFile
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline(wiring.Component):
+    """Execute the instructions of ``i`` in order; ``commit`` does the rest.
+
+    The commit stage is a submodule the hart connects to the units it drives; this component
+    connects the three stages, the register file and the redirects.
+
+    Members
+    -------
+    hold : In(1)
+        The hart is parked or about to be: nothing moves.
+    external_redirect : In(Redirect)
+        From parking.
+    redirect : Out(Redirect)
+        To the frontend: the oldest instruction that asks wins.
+    gpr, gpr_value, gpr_write, gpr_write_value :
+        Host access to the registers while the pipeline is held.
+    empty : Out(1)
+        No instruction is under way behind the aligner.
+    """
+
+    i: In(stream.Signature(FetchedInstruction))
+    hold: In(1)
+    external_redirect: In(Redirect)
+    redirect: Out(Redirect)
+    gpr: In(5)
+    gpr_value: Out(64)
+    gpr_write: In(5)
+    gpr_write_value: In(64)
+    empty: Out(1)
+
+    def __init__(self):
+        self.issue, self.execute, self.commit = IssueStage(), ExecuteStage(), CommitStage()
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.issue = issue = self.issue
+        m.submodules.execute = execute = self.execute
+        m.submodules.commit = commit = self.commit
+        m.submodules.registers = registers = RegisterFile()
+        connect(m, issue.o, execute.i)
+        connect(m, execute.o, commit.i)
+        connect(m, flipped(self.i), issue.i)
+
+        kill = Signal()
+        m.d.comb += [
+            kill.eq(commit.kill | commit.halt.valid | self.hold),
+            execute.kill.eq(kill),
+            issue.kill.eq(kill | execute.redirect.valid),
+            issue.executing.eq(execute.producer),
+            issue.committing.eq(commit.producer),
+            execute.commit_value.eq(commit.value),
+            execute.write_back_value.eq(commit.write_back_value),
+            registers.rs1.eq(Mux(self.hold, self.gpr, issue.rs1)),
+            registers.rs2.eq(issue.rs2),
+            issue.rs1_value.eq(registers.rs1_value),
+            issue.rs2_value.eq(registers.rs2_value),
+            self.gpr_value.eq(registers.rs1_value),
+            registers.rd.eq(commit.rd),
+            registers.value.eq(commit.write_back_value),
+            self.empty.eq(execute.empty & commit.empty),
+        ]
+        with m.If(self.gpr_write != 0):
+            m.d.comb += [
+                registers.rd.eq(self.gpr_write),
+                registers.value.eq(self.gpr_write_value),
+            ]
+        with m.If(self.external_redirect.valid):
+            m.d.comb += self.redirect.eq(self.external_redirect)
+        with m.Elif(commit.redirect.valid):
+            m.d.comb += self.redirect.eq(commit.redirect)
+        with m.Elif(execute.redirect.valid):
+            m.d.comb += self.redirect.eq(execute.redirect)
+        with m.Else():
+            m.d.comb += self.redirect.eq(issue.prediction)
+        return m

@@ -1,0 +1,183 @@
+"""The computer: the hart, its devices and the host port on their buses."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT, WINDOW_INTERRUPTS
+from rtl.bus.axi4 import Axi4
+from rtl.bus.register_bus import RegisterBus, RegisterRequest, RegisterResponse
+from rtl.bus.register_decoder import RegisterDecoder
+from rtl.bus.request_arbiter import RequestArbiter
+from rtl.core.hart import Hart
+from rtl.core.ports import Park, Resume, RetirementPort, Skip
+from rtl.irq.clint import Clint
+from rtl.irq.plic import Plic
+from rtl.soc.config import SocConfig
+from rtl.soc.device_window import DeviceWindow
+from rtl.soc.finisher import Finisher
+from rtl.soc.host_port import HostPortUnit
+from rtl.soc.rom import Rom
+from rtl.soc.uart import Uart
+
+__all__ = ["FinisherStatus", "Soc"]
+
+
+class FinisherStatus(data.Struct):
+    """``code`` is the word the guest has written to the test finisher."""
+
+    valid: 1
+    code: 32
+
+
+class Soc(wiring.Component):
+    """Everything but RAM and the world outside.
+
+    Parameters
+    ----------
+    config : SocConfig
+
+    Members
+    -------
+    host : In(RegisterBus())
+        The host port: the map of ``rtl/maps/host_port.rdl`` from address 0. No hart reaches it.
+    parked, park, resume :
+        The park record, valid while ``parked``, and the way to go on.
+    skip : In(Skip)
+        Time passes in one step; only while ``parked`` and ``quiet``.
+    quiet : Out(1)
+        Nothing but timers would move if time went on.
+    memory : Out(Axi4(id_width=1))
+        To RAM.
+    console, keyboard : streams of bytes
+        What the UART sends and receives; ``keyboard_empty`` says that all received was read.
+    window_request, window_response, window_interrupts :
+        The device window; see DeviceWindow.
+    finisher : Out(FinisherStatus)
+    retirement : Out(RetirementPort())
+    """
+
+    def __init__(self, config: SocConfig):
+        self._config = config
+        super().__init__(
+            {
+                "host": In(RegisterBus()),
+                "parked": Out(1),
+                "park": Out(Park),
+                "resume": In(stream.Signature(Resume)),
+                "skip": In(Skip),
+                "quiet": Out(1),
+                "memory": Out(Axi4(id_width=1)),
+                "console": Out(stream.Signature(8)),
+                "keyboard": In(stream.Signature(8)),
+                "keyboard_empty": Out(1),
+                "window_request": Out(stream.Signature(RegisterRequest)),
+                "window_response": In(stream.Signature(RegisterResponse)),
+                "window_interrupts": In(len(WINDOW_INTERRUPTS)),
+                "finisher": Out(FinisherStatus),
+                "retirement": Out(RetirementPort()),
+            }
+        )
+
+    @property
+    def config(self) -> SocConfig:
+        return self._config
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        port = HostPortUnit()
+        hart = Hart(
+            cache_size=config.cache_size,
+            cache_ways=config.cache_ways,
+            tlb_entries=config.tlb_entries,
+        )
+        arbiter = RequestArbiter(signature=RegisterBus(), count=2)
+        decoder = RegisterDecoder(region for region in MEMORY_MAP.values() if not region.cached)
+        rom = Rom()
+        finisher = Finisher()
+        clint = Clint(cycles_per_tick=config.cycles_per_tick)
+        plic = Plic()
+        uart = Uart(uart_cycles_per_byte=config.uart_cycles_per_byte)
+        window = DeviceWindow(device_latency=config.device_latency)
+        m.submodules.host_port = port
+        # The host port outlives a reset of everything else.
+        for name, unit in (
+            ("hart", hart),
+            ("arbiter", arbiter),
+            ("decoder", decoder),
+            ("rom", rom),
+            ("finisher", finisher),
+            ("clint", clint),
+            ("plic", plic),
+            ("uart", uart),
+            ("window", window),
+        ):
+            m.submodules[name] = ResetInserter(port.reset_request)(unit)
+
+        # Buses.
+        connect(m, flipped(self.memory), hart.memory)
+        connect(m, hart.peripheral, arbiter.initiators[0])
+        connect(m, port.peripheral, arbiter.initiators[1])
+        connect(m, port.snoop, hart.snoop)
+        connect(m, arbiter.bus, decoder.bus)
+        for name, unit in (
+            ("rom", rom),
+            ("finisher", finisher),
+            ("clint", clint),
+            ("plic", plic),
+            ("uart", uart),
+            ("window", window),
+        ):
+            connect(m, getattr(decoder, name), unit.bus)
+
+        # The host.
+        connect(m, flipped(self.host), port.host)
+        connect(m, flipped(self.resume), port.resume_wide)
+        connect(m, port.command, hart.host)
+        connect(m, port.resume, hart.resume)
+        m.d.comb += [
+            port.parked.eq(hart.parked),
+            port.park.eq(hart.park),
+            port.events.eq(hart.events),
+            port.advance.eq(hart.advance),
+            port.skip.eq(self.skip),
+            hart.stop.eq(port.stop),
+            hart.step.eq(port.step),
+            hart.park_exceptions.eq(port.park_exceptions),
+            hart.park_interrupts.eq(port.park_interrupts),
+            hart.skip.eq(self.skip),
+            hart.stall.eq(window.overdue),
+            self.parked.eq(hart.parked),
+            self.park.eq(hart.park),
+            self.retirement.valid.eq(hart.retirement.valid),
+            self.retirement.record.eq(hart.retirement.record),
+            self.quiet.eq(uart.idle & window.idle),
+        ]
+
+        # Devices.
+        connect(m, flipped(self.console), uart.tx)
+        connect(m, flipped(self.keyboard), uart.rx)
+        connect(m, flipped(self.window_request), window.request)
+        connect(m, flipped(self.window_response), window.response)
+        m.d.comb += [
+            rom.writable.eq(hart.parked),
+            clint.advance.eq(hart.advance),
+            clint.skip.eq(self.skip),
+            plic.advance.eq(hart.advance),
+            uart.advance.eq(hart.advance),
+            window.advance.eq(hart.advance),
+            window.interrupts.eq(self.window_interrupts),
+            self.keyboard_empty.eq(uart.rx_empty),
+            self.finisher.valid.eq(finisher.o.valid),
+            self.finisher.code.eq(finisher.o.word),
+            hart.time.eq(clint.time),
+            hart.lines.msi.eq(clint.msi),
+            hart.lines.mti.eq(clint.mti),
+            hart.lines.mei.eq(plic.mei),
+            hart.lines.sei.eq(plic.sei),
+            plic.sources[UART_INTERRUPT].eq(uart.interrupt),
+        ]
+        for slot, source in enumerate(WINDOW_INTERRUPTS):
+            m.d.comb += plic.sources[source].eq(window.lines[slot])
+        return m
