@@ -1,0 +1,121 @@
+"""Platform-level interrupt controller."""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.bus.register_bus import RegisterBus
+from rtl.lib.register_block import RegisterBlock
+from rtl.maps import map_path
+
+__all__ = ["Plic"]
+
+#: The contexts of the hart, in their order in the register map.
+_MACHINE, _SUPERVISOR = range(2)
+
+
+class Plic(wiring.Component):
+    """The PLIC of ``rtl/maps/plic.rdl``: level-triggered sources, contexts M and S of one hart.
+
+    A gateway forwards a request in a cycle with ``advance`` = 1 in which its line is high, and
+    forwards no other until that one is completed; a request that has been forwarded stays pending
+    when the line falls. A claim acts when the lowest byte of the register is read.
+
+    Members
+    -------
+    bus : In(RegisterBus())
+        Addresses relative to the region.
+    advance : In(1)
+    sources : In(32)
+        Interrupt lines, levels; bit n is source n, and there is no source 0.
+    mei, sei : Out(1)
+        Interrupt lines of the contexts, levels.
+    """
+
+    bus: In(RegisterBus())
+    advance: In(1)
+    sources: In(32)
+    mei: Out(1)
+    sei: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.registers = registers = RegisterBlock(map_path("plic"))
+        connect(m, flipped(self.bus), registers.bus)
+
+        count = len(self.sources)
+        priorities = [C(0, 1), *(register.priority.value for register in registers.priority)]
+        # A source is pending until it is claimed, and in service until it is completed.
+        pending, in_service = Signal(count), Signal(count)
+        claimed, completed = Signal(count), Signal(count)
+        m.d.comb += registers.pending.sources.next.eq(pending[1:])
+
+        for number, line in ((_MACHINE, self.mei), (_SUPERVISOR, self.sei)):
+            enabled = Cat(C(0, 1), registers.enable[number].sources.value)
+            m.submodules[f"choice_{number}"] = choice = _Choice(priorities)
+            m.d.comb += [
+                choice.candidates.eq(pending & enabled),
+                line.eq(choice.priority > registers.context[number].threshold.priority.value),
+            ]
+            claim = registers.context[number].claim
+            request, response = claim.request, claim.response
+            m.d.comb += [
+                request.ready.eq(1),
+                response.valid.eq(request.valid),
+                response.payload.data.eq(choice.source),
+            ]
+            with m.If(request.valid & request.payload.mask[0]):
+                with m.If(~request.payload.write):
+                    m.d.comb += claimed.bit_select(choice.source, 1).eq(1)
+                with m.Else():
+                    written = Cat(byte.replicate(8) for byte in request.payload.mask)
+                    source = request.payload.data & written
+                    for index in range(1, count):
+                        with m.If((source == index) & enabled[index]):
+                            m.d.comb += completed[index].eq(1)
+
+        forwarded = Mux(self.advance, self.sources & ~in_service, 0)
+        m.d.sync += [
+            # Source 0 stands for none in a claim.
+            pending.eq((pending | forwarded) & ~claimed & ~1),
+            in_service.eq((in_service | forwarded) & ~completed & ~1),
+        ]
+        return m
+
+
+class _Choice(wiring.Component):
+    """The candidate of highest priority, of those the lowest; 0 if none has a priority above 0."""
+
+    def __init__(self, priorities):
+        self._priorities = priorities
+        self._width = max(len(priority) for priority in priorities)
+        super().__init__(
+            {
+                "candidates": In(len(priorities)),
+                "priority": Out(self._width),
+                "source": Out(range(len(priorities))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        # From the highest bit of the priority on, whoever has it 1 leaves the others behind.
+        remaining = self.candidates
+        for bit in reversed(range(self._width)):
+            ones = Cat(
+                (priority >> bit)[0] if bit < len(priority) else C(0, 1)
+                for priority in self._priorities
+            )
+            those = Signal(len(self.candidates), name=f"with_bit_{bit}")
+            left = Signal(len(self.candidates), name=f"after_bit_{bit}")
+            m.d.comb += [
+                those.eq(remaining & ones),
+                self.priority[bit].eq(those.any()),
+                left.eq(Mux(those.any(), those, remaining)),
+            ]
+            remaining = left
+        with m.If(self.priority != 0):
+            for number in reversed(range(len(self._priorities))):
+                with m.If(remaining[number]):
+                    m.d.comb += self.source.eq(number)
+        return m
