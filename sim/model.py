@@ -5,7 +5,7 @@ no elaboration), Verilog and harness to the library (so that a changed comment c
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,12 +14,24 @@ from sim.cache import cached, hash_of, sources_hash
 from sim.progress import progress
 from sim.tools import compiler, run_tool, tool_versions, verilator_root
 
-__all__ = ["HARNESS", "elaborate", "library_file", "verilate", "verilog_folder"]
+__all__ = [
+    "COMPILER_KEY",
+    "HARNESS",
+    "TOP_NAME",
+    "Builder",
+    "elaborate",
+    "library_file",
+    "verilate",
+    "verilog_folder",
+]
 
 _PROJECT = Path(__file__).resolve().parents[1]
 #: The C++ and SystemVerilog sources around the RTL.
 HARNESS = Path(__file__).resolve().parent / "verilator"
+#: Name of the top module, in Verilog as in cocotb.
+TOP_NAME = "top"
 _MODEL = "Vtop"
+_LIBRARY = "machine.so"
 _VERILATOR_FLAGS = (
     "--cc",
     "-O3",
@@ -49,8 +61,15 @@ _COMPILER_FLAGS = (
     "-DVM_TRACE_SAIF=0",
     "-DVL_IGNORE_UNKNOWN_ARCH",
 )
+#: Part of every key: the flags all models are built with.
+COMPILER_KEY = repr((_VERILATOR_FLAGS, _COMPILER_FLAGS))
 _LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc", "-lpthread")
 _RUNTIME = ("verilated.cpp", "verilated_dpi.cpp", "verilated_threads.cpp")
+
+
+def _silent(stage: str, detail: str = "") -> None:
+    pass
+
 
 #: Makes the component to simulate from a configuration.
 Builder = Callable[[SocConfig], object]
@@ -69,7 +88,7 @@ def elaborate(config: SocConfig, soc: Builder = _soc) -> tuple[str, str]:
     from sim.top import SimulationTop, top_verilog
 
     top = SimulationTop(soc(config), ram_latency=config.ram_latency)
-    return top_verilog(top), ports_header(top, _MODEL)
+    return top_verilog(top, TOP_NAME), ports_header(top, _MODEL)
 
 
 def verilog_folder(
@@ -77,7 +96,7 @@ def verilog_folder(
     soc: Builder = _soc,
     *,
     sources: tuple[Path, ...] = (),
-    say=lambda stage, detail="": None,
+    say=_silent,
 ) -> Path:
     """A folder with ``top.v`` and ``ports.h``; ``sources`` are files ``soc`` adds to rtl's."""
 
@@ -114,17 +133,39 @@ def library_file(
         harness = sorted(HARNESS.iterdir())
         key = hash_of(
             sources_hash([verilog / "top.v", verilog / "ports.h", *harness]),
-            repr((tool_versions(), _VERILATOR_FLAGS, _COMPILER_FLAGS, _LINKER_FLAGS, flags)),
+            repr((tool_versions(), COMPILER_KEY, _LINKER_FLAGS, flags)),
         )
 
         def build(folder: Path) -> None:
-            verilate(verilog, folder, flags, say)
+            verilate(
+                verilog,
+                folder,
+                output=_LIBRARY,
+                flags=flags,
+                sources=sorted(HARNESS.glob("*.cpp")),
+                linking=_LINKER_FLAGS,
+                say=say,
+            )
 
-        return cached("machines", key, build) / "machine.so"
+        return cached("machines", key, build) / _LIBRARY
 
 
-def verilate(verilog: Path, folder: Path, flags: tuple[str, ...], say) -> None:
-    """Make ``folder/machine.so`` from the folder ``verilog``."""
+def verilate(
+    verilog: Path,
+    folder: Path,
+    *,
+    output: str,
+    flags: Sequence[str | Path] = (),
+    sources: Sequence[Path],
+    runtime: Sequence[str] = _RUNTIME,
+    linking: Sequence[str | Path],
+    say=_silent,
+) -> None:
+    """Make the file ``output`` in ``folder`` from the top in the folder ``verilog``.
+
+    ``flags`` and ``linking`` are added to what Verilator and the linker get, ``sources`` are
+    compiled with the model, ``runtime`` names the parts of Verilator's run-time library it needs.
+    """
     cxx = compiler()
     log = folder / "build.log"
     work = folder / "work"
@@ -139,7 +180,7 @@ def verilate(verilog: Path, folder: Path, flags: tuple[str, ...], say) -> None:
             "--prefix",
             _MODEL,
             "--top-module",
-            "top",
+            TOP_NAME,
             "--Mdir",
             work,
             HARNESS / "ram.sv",
@@ -149,24 +190,24 @@ def verilate(verilog: Path, folder: Path, flags: tuple[str, ...], say) -> None:
         log=log,
     )
     # The largest first, so that no core waits for one that was started last.
-    sources = sorted(work.glob("*.cpp"), key=lambda file: -file.stat().st_size)
-    sources += sorted(HARNESS.glob("*.cpp"))
-    objects = _compile(sources, work, (work, verilog, HARNESS), say)
-    objects += sorted(_runtime(say).glob("*.o"))
-    run_tool([cxx, *objects, *_LINKER_FLAGS, "-o", folder / "machine.so"], folder=folder, log=log)
+    model = sorted(work.glob("*.cpp"), key=lambda file: -file.stat().st_size)
+    objects = _compile([*model, *sources], work, (work, verilog, HARNESS), say)
+    for name in runtime:
+        objects += _runtime(name, say).glob("*.o")
+    run_tool([cxx, *objects, *linking, "-o", folder / output], folder=folder, log=log)
     for file in work.iterdir():
         file.unlink()
     work.rmdir()
 
 
-def _runtime(say) -> Path:
-    """A folder with the objects of Verilator's run-time library, the same for every machine."""
+def _runtime(name: str, say) -> Path:
+    """A folder with one part of Verilator's run-time library, the same for every machine."""
+    source = verilator_root() / "include" / name
 
     def build(folder: Path) -> None:
-        include = verilator_root() / "include"
-        _compile([include / name for name in _RUNTIME], folder, (), say)
+        _compile([source], folder, (), say)
 
-    return cached("runtime", hash_of(repr((tool_versions(), _COMPILER_FLAGS))), build)
+    return cached("runtime", hash_of(name, repr((tool_versions(), _COMPILER_FLAGS))), build)
 
 
 def _compile(sources: list[Path], folder: Path, places: tuple[Path, ...], say) -> list[Path]:

@@ -6,7 +6,9 @@ from amaranth.hdl import Shape
 from amaranth.lib import data
 from amaranth.lib.wiring import Component
 
-__all__ = ["ports_header"]
+from rtl.arch.layout import Field, Layout
+
+__all__ = ["layout_of", "ports_header"]
 
 
 def _leaves(component: Component) -> Iterator[tuple[str, str, object]]:
@@ -25,6 +27,13 @@ def _fields(shape, prefix: str = "", offset: int = 0) -> Iterator[tuple[str, int
     for name, field in layout:
         yield f"{prefix}{name}", offset + field.offset, Shape.cast(field.shape).width
         yield from _fields(field.shape, f"{prefix}{name}_", offset + field.offset)
+
+
+def layout_of(name: str, shape) -> Layout:
+    """The places of a struct's fields, to encode and decode a port's value."""
+    layout = data.Layout.cast(shape)
+    fields = (Field(key, field.offset, Shape.cast(field.shape).width, "") for key, field in layout)
+    return Layout(name, Shape.cast(layout).width, tuple(fields))
 
 
 def ports_header(component: Component, model: str) -> str:

@@ -7,10 +7,8 @@ from amaranth.lib.wiring import flipped
 
 from rtl.arch.memory_map import MEMORY_MAP
 
-__all__ = ["TOP_NAME", "SimulationTop", "top_verilog"]
+__all__ = ["SimulationTop", "top_verilog"]
 
-#: Name of the top module, in Verilog as in cocotb.
-TOP_NAME = "top"
 _MEMORY = "memory"
 
 
@@ -79,6 +77,8 @@ class SimulationTop(wiring.Component):
         return m
 
 
-def top_verilog(top: SimulationTop) -> str:
+def top_verilog(top: SimulationTop, name: str) -> str:
     """The top as Verilog: the same text for the same hardware, wherever the sources lie."""
-    return verilog.convert(top, name=TOP_NAME, emit_src=False, strip_internal_attrs=True)
+    text = verilog.convert(top, name=name, emit_src=False, strip_internal_attrs=True)
+    # A process that assigns a constant reads nothing: "always @*" would never run it.
+    return text.replace("always @*", "always_comb")

@@ -46,6 +46,7 @@ _SIGNATURES = {
     "run": (c_uint32, c_void_p, c_uint64),
     "resume_and_run": (c_uint32, c_void_p, c_uint64, c_uint64, c_uint32, c_uint32, c_uint64),
     "access": (c_int, c_void_p, c_uint32, c_int, c_uint8, c_uint64, c_void_p),
+    "repeat": (c_int, c_void_p, c_uint32, c_int, c_void_p, c_uint64),
     "skip": (c_int, c_void_p, c_uint32),
     "set_skipping": (None, c_void_p, c_int),
     "answer_window": (None, c_void_p, c_uint64),
@@ -169,6 +170,19 @@ class Verilated:
         self._accessed(
             address, self._access(self._handle, address, 1, mask, data, self._answer_place)
         )
+
+    def repeat_read(self, address: int, count: int) -> bytes:
+        """Read the same word of the host port ``count`` times; little-endian."""
+        words = (c_uint64 * count)()
+        place = ctypes.addressof(words)
+        self._accessed(address, self._functions["repeat"](self._handle, address, 0, place, count))
+        return bytes(words)
+
+    def repeat_write(self, address: int, data: bytes) -> None:
+        """Write the 64-bit words of ``data`` to the same word of the host port, one by one."""
+        words = (c_uint64 * (len(data) // 8)).from_buffer_copy(data)
+        place, count = ctypes.addressof(words), len(words)
+        self._accessed(address, self._functions["repeat"](self._handle, address, 1, place, count))
 
     def _accessed(self, address: int, result: int) -> int:
         if result == 0:

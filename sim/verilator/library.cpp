@@ -35,6 +35,18 @@ int vmxlab_access(Machine *machine, uint32_t address, int write, uint8_t mask, u
     return static_cast<int>(machine->access(address, write, mask, data, answer));
 }
 
+// The same 64-bit register again and again, for registers behind which an address counts up. The
+// first access that fails ends it.
+int vmxlab_repeat(Machine *machine, uint32_t address, int write, uint64_t *words, uint64_t count) {
+    for (uint64_t index = 0; index < count; ++index) {
+        uint64_t ignored;
+        vmxlab::HostResult result =
+            machine->access(address, write, 0xFF, words[index], write ? &ignored : &words[index]);
+        if (result != vmxlab::HostResult::OK) return static_cast<int>(result);
+    }
+    return static_cast<int>(vmxlab::HostResult::OK);
+}
+
 int vmxlab_skip(Machine *machine, uint32_t cycles) { return machine->skip(cycles); }
 void vmxlab_set_skipping(Machine *machine, int on) { machine->set_skipping(on); }
 

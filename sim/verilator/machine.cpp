@@ -83,7 +83,8 @@ template <bool kObserve> uint32_t Machine::loop(uint64_t budget) {
             events = BUDGET;
             break;
         }
-        bool typing = false;
+        bool typing = false, asked = ports::window_request_ready(top);
+        bool answered = ports::window_response_valid(top) && ports::window_response_ready(top);
         if (__builtin_expect(!keys_.empty(), 0) && ports::keyboard_empty(top)) {
             ports::keyboard_valid(top) = 1;
             ports::keyboard_payload(top) = static_cast<uint8_t>(keys_.front());
@@ -94,13 +95,10 @@ template <bool kObserve> uint32_t Machine::loop(uint64_t budget) {
         ++cycles;
         if (__builtin_expect(typing, 0)) keys_.erase(0, 1);
         if (__builtin_expect(ports::keyboard_valid(top), 0)) ports::keyboard_valid(top) = 0;
-        if (__builtin_expect(ports::window_request_ready(top), 0)) {
-            ports::window_request_ready(top) = 0;
-            ports::window_response_valid(top) = 0;
-        }
+        if (__builtin_expect(asked, 0)) ports::window_request_ready(top) = 0;
+        if (__builtin_expect(answered, 0)) ports::window_response_valid(top) = 0;
         settle();
     }
-    status_.cycles += cycles;
     return events;
 }
 
@@ -147,6 +145,7 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
     settle();
     HostResult result = HostResult::NO_ANSWER;
     for (uint64_t cycle = 0; cycle < kAnswerLimit; ++cycle) {
+        refuse_window();
         bool taken = ports::host_request_valid(top) && ports::host_request_ready(top);
         bool answered = ports::host_response_valid(top);
         if (answered) {
@@ -155,24 +154,33 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
             result = ports::host_response_payload_error.get(response) ? HostResult::ERROR
                                                                       : HostResult::OK;
         }
-        // A register access while the hart runs takes machine time like any other cycle.
-        if (!ports::parked(top)) ++status_.cycles;
         tick();
         if (taken) ports::host_request_valid(top) = 0;
         settle();
         if (answered) break;
     }
     ports::host_request_valid(top) = 0;
+    if (ports::parked(top)) {
+        ports::window_request_ready(top) = 0;
+        ports::window_response_valid(top) = 0;
+    }
     settle();
     publish();
     return result;
+}
+
+// The host's own access has reached the device window: whoever answers there is the host itself.
+void Machine::refuse_window() {
+    Top &top = *top_;
+    if (!ports::parked(top) || !ports::window_request_valid(top)) return;
+    answer(0, true);
 }
 
 bool Machine::skip(uint32_t cycles) {
     Ram::current = &ram_;
     Top &top = *top_;
     if (!skipping_ || !ports::parked(top) || !ports::quiet(top)) return false;
-    uint64_t phase = status_.cycles % cycles_per_tick_ + cycles;
+    uint64_t phase = ports::park_cycle.get(ports::park(top)) % cycles_per_tick_ + cycles;
     auto &port = ports::skip(top);
     ports::skip_cycles.set(port, cycles);
     ports::skip_ticks.set(port, phase / cycles_per_tick_);
@@ -182,16 +190,19 @@ bool Machine::skip(uint32_t cycles) {
     tick();
     ports::skip_valid.set(port, 0);
     settle();
-    status_.cycles += cycles;
     publish();
     return true;
 }
 
 void Machine::answer_window(uint64_t data) {
     Ram::current = &ram_;
+    answer(data, false);
+}
+
+void Machine::answer(uint64_t data, bool error) {
     Top &top = *top_;
     ports::window_response_payload_data.set(ports::window_response_payload(top), data);
-    ports::window_response_payload_error.set(ports::window_response_payload(top), 0);
+    ports::window_response_payload_error.set(ports::window_response_payload(top), error);
     ports::window_response_valid(top) = 1;
     ports::window_request_ready(top) = 1;
     settle();
@@ -305,6 +316,7 @@ uint64_t Machine::drain(uint64_t *records, uint64_t most) {
 void Machine::publish() {
     Top &top = *top_;
     status_.parked = ports::parked(top);
+    status_.cycles = ports::park_cycle.get(ports::park(top));
     if (status_.parked) copy_words(status_.park, ports::park(top));
     if (ports::window_request_valid(top)) {
         const auto &request = ports::window_request_payload(top);

@@ -24,7 +24,7 @@ enum class HostResult : int { OK = 0, ERROR = 1, NO_ANSWER = 2 };
 // What Python reads without a call; up to date whenever no call is under way.
 struct Status {
     uint64_t park[words_of(ports::park_width)];
-    uint64_t cycles;  // cycles clocked or skipped while the hart was not frozen, since reset
+    uint64_t cycles;  // machine cycles since reset
     uint64_t window_address;
     uint64_t window_data;
     uint64_t tohost;
@@ -83,6 +83,8 @@ class Machine {
     template <bool kObserve> void tick();
     void tick() { observing_ ? tick<true>() : tick<false>(); }
     void settle() { top_->eval(); }
+    void answer(uint64_t data, bool error);
+    void refuse_window();
     void sent(uint8_t byte);
     void fire_trigger();
     void retired();

@@ -31,6 +31,7 @@ void Ram::clear() {
 using vmxlab::Ram;
 
 extern "C" {
+#pragma GCC visibility push(default)
 
 // The DPI functions of ram.sv. No RAM is fitted until a machine says so.
 uint8_t vmxlab_ram_read(unsigned int offset, unsigned long long *data) {
@@ -74,4 +75,5 @@ uint8_t *vmxlab_ram_fit(uint64_t size) {
     return fitted->bytes();
 }
 
+#pragma GCC visibility pop
 }  // extern "C"

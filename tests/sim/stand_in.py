@@ -11,8 +11,8 @@ What it does is stated by its registers (host port, 64-bit, offsets in bytes):
 0x28    write data of the next write
 0x30    write: one beat to the address in ``data[31:0]`` with the strobe in ``data[39:32]``
 0x38    write: send the low byte on the console
-0x40    write: finish with the code in the low 16 bits
-0x48    write: request the device window with this address
+0x40    write: finish with the code in the low 32 bits
+0x48    write: request the device window with this address when running
 0x50    read: the window's answer; its interrupt lines from bit 56
 0x58    write: tell the retirement port of a store of ``data[31:0]`` to address ``data[63:32]``
 ======  ====================================================================================
@@ -42,7 +42,7 @@ class StandIn(wiring.Component):
     console: Out(stream.Signature(8))
     keyboard: In(stream.Signature(8))
     keyboard_empty: Out(1)
-    finisher: Out(data.StructLayout({"valid": 1, "code": 16}))
+    finisher: Out(data.StructLayout({"valid": 1, "code": 32}))
     window_request: Out(stream.Signature(RegisterRequest))
     window_response: In(stream.Signature(RegisterResponse))
     window_interrupts: In(8)
@@ -56,7 +56,7 @@ class StandIn(wiring.Component):
         response = self.host.response
         command = request.data
         latency, streaming, total = Signal(64), Signal(64), Signal(64)
-        worst, write_data, window = Signal(2), Signal(64), Signal(64)
+        worst, write_data, window, wanted = Signal(2), Signal(64), Signal(64), Signal()
         ar, r, aw, w, b = (getattr(self.memory, name) for name in ("ar", "r", "aw", "w", "b"))
         answer, seen = Signal(64), Signal()
 
@@ -110,12 +110,12 @@ class StandIn(wiring.Component):
                             m.next = "SEND"
                         with m.Case(0x40):
                             m.d.sync += self.finisher.valid.eq(1)
-                            m.d.sync += self.finisher.code.eq(command[:16])
+                            m.d.sync += self.finisher.code.eq(command[:32])
                             respond()
                         with m.Case(0x48):
                             m.d.sync += self.window_request.payload.address.eq(command[:32])
                             m.d.sync += self.window_request.payload.mask.eq(0xFF)
-                            m.d.sync += self.window_request.valid.eq(1)
+                            m.d.sync += wanted.eq(1)
                             respond()
                         with m.Case(0x58):
                             m.d.sync += [
@@ -200,8 +200,9 @@ class StandIn(wiring.Component):
             m.d.sync += self.console.valid.eq(0)
             m.d.sync += held.eq(0)
 
+        m.d.comb += self.window_request.valid.eq(wanted & ~self.parked)
         with m.If(self.window_request.valid & self.window_request.ready):
-            m.d.sync += self.window_request.valid.eq(0)
+            m.d.sync += wanted.eq(0)
         m.d.comb += self.window_response.ready.eq(1)
         with m.If(self.window_response.valid):
             m.d.sync += window.eq(self.window_response.payload.data)
