@@ -7,6 +7,7 @@ from rtl.arch.instructions import IMMEDIATES, INSTRUCTIONS, RD, RS1, Format
 from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT, WINDOW_INTERRUPTS
 from rtl.arch.traps import Interrupt
 from rtl.soc.config import SocConfig
+from sw_vmm.devices.finisher import Finish
 
 __all__ = ["CLOCK_HZ", "ISA_EXTENSIONS", "boot_rom", "device_tree", "reset_code"]
 
@@ -16,7 +17,6 @@ CLOCK_HZ = 100_000_000
 ISA_EXTENSIONS = ("m", "a", "c", "zicntr", "zicsr", "zifencei", "sstc")
 #: The 16550's input clock; nothing but a guest's divisor depends on it.
 _UART_CLOCK_HZ = 3_686_400
-_PASS, _RESET = 0x5555, 0x7777
 
 _A0, _A1, _T0 = 10, 11, 5
 
@@ -25,8 +25,10 @@ def device_tree(config: SocConfig, *, ram_size: int, bootargs: str = "") -> byte
     """The flattened device tree: the platform of ``rtl.arch.memory_map`` with ``ram_size`` bytes.
 
     It names guest RAM and the devices of the SoC, nothing else, and depends on nothing but the
-    arguments.
+    arguments. Raises ValueError when ``bootargs`` is not printable ASCII.
     """
+    if not (bootargs.isascii() and bootargs.isprintable()):
+        raise ValueError(f"boot arguments {bootargs!r} are not printable ASCII")
     tree = fdt.FDT()
     tree.header.version = 17
     tree.header.last_comp_version = 16
@@ -53,11 +55,11 @@ def device_tree(config: SocConfig, *, ram_size: int, bootargs: str = "") -> byte
     tree.add_item(fdt.Property("ranges"), "/soc")
     _soc(tree, phandles)
 
-    for name, word in (("poweroff", _PASS), ("reboot", _RESET)):
+    for name, word in (("poweroff", Finish.PASS), ("reboot", Finish.RESET)):
         _strings(tree, f"/{name}", "compatible", f"syscon-{name}")
         _words(tree, f"/{name}", "regmap", phandles["finisher"])
         _words(tree, f"/{name}", "offset", 0)
-        _words(tree, f"/{name}", "value", word)
+        _words(tree, f"/{name}", "value", int(word))
     return tree.to_dtb()
 
 

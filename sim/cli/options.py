@@ -1,0 +1,162 @@
+"""Command-line options and what their texts mean."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from rtl.arch.memory_map import MEMORY_MAP
+from rtl.arch.paging import PAGE_BITS
+from sim.errors import VmxlabError
+from sim.guests import GUESTS
+from sw_vmm.techniques import TECHNIQUES
+from sw_vmm.vm import MONITOR_SIZE
+
+__all__ = [
+    "UsageError",
+    "add_guest_options",
+    "charge_factor",
+    "choose",
+    "cycle_budget",
+    "guest_name",
+    "input_bytes",
+    "memory_size",
+    "technique_list",
+    "technique_name",
+    "text_bytes",
+]
+
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
+_PAGE = 1 << PAGE_BITS
+_LARGEST = MEMORY_MAP["ram"].size - MONITOR_SIZE
+_ESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "e": b"\x1b", "0": b"\0", "\\": b"\\"}
+
+
+def choose(what: str, name: str, known: Iterable[str]) -> str:
+    """``name`` if it is known. Raises VmxlabError with a suggestion otherwise."""
+    known = list(known)
+    if name in known:
+        return name
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise VmxlabError(f"unknown {what} {name!r}; {hint}(there are {', '.join(known)})")
+
+
+class UsageError(VmxlabError):
+    """The arguments do not fit together."""
+
+
+def guest_name(text: str) -> str:
+    return _usage(choose, "guest", text, GUESTS)
+
+
+def technique_name(text: str) -> str:
+    return _usage(choose, "technique", text, TECHNIQUES)
+
+
+def technique_list(text: str) -> list[str]:
+    """Names joined by commas, each once."""
+    names = [technique_name(name.strip()) for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("at least one technique is needed")
+    return list(dict.fromkeys(names))
+
+
+def memory_size(text: str) -> int:
+    """Bytes of guest RAM: a number, perhaps with K, M or G (powers of 1024)."""
+    found = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 64M or 1G")
+    size = int(found[1]) << _UNITS[found[2].upper()]
+    if not 0 < size <= _LARGEST or size % _PAGE:
+        raise argparse.ArgumentTypeError(
+            f"{text} of RAM: whole pages of {_PAGE} bytes are needed, "
+            f"{_PAGE >> 10}K to {_LARGEST >> 20}M"
+        )
+    return size
+
+
+def cycle_budget(text: str) -> int:
+    """A positive number of cycles; K, M and G are powers of 1000."""
+    found = re.fullmatch(r"(-?[\d_]+)\s*([KMG]?)", text.strip(), re.IGNORECASE)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of cycles")
+    cycles = int(found[1]) * 1000 ** (_UNITS[found[2].upper()] // 10)
+    if cycles <= 0:
+        raise argparse.ArgumentTypeError(f"a budget of {text} cycles: it must be positive")
+    return cycles
+
+
+def charge_factor(text: str) -> float:
+    """Factor on the cost of the VMM's work: 0, 1, 2x, 0.5."""
+    try:
+        factor = float(text.removesuffix("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no factor such as 0, 1 or 2x") from None
+    if not 0 <= factor < float("inf"):
+        raise argparse.ArgumentTypeError(f"the factor {text} must not be negative")
+    return factor
+
+
+def text_bytes(text: str) -> bytes:
+    r"""The text in UTF-8, with \n, \r, \t, \e, \0 and \\ replaced; not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("the text must not be empty")
+    parts = re.split(r"\\([nrte0\\])", text)
+    return b"".join(
+        _ESCAPES[part] if place % 2 else part.encode() for place, part in enumerate(parts)
+    )
+
+
+def input_bytes(text: str) -> bytes:
+    """The bytes of the file of that name, if there is one; otherwise the text itself."""
+    path = Path(text)
+    try:
+        if path.is_file():
+            return path.read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
+    return text_bytes(text)
+
+
+def add_guest_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is run, shared by run and compare."""
+    parser.add_argument("--firmware", metavar="FILE", type=Path, help="firmware of the guest")
+    parser.add_argument("--kernel", metavar="FILE", type=Path, help="kernel of the guest")
+    parser.add_argument(
+        "--cycles", metavar="N", type=cycle_budget, help="end the run after N cycles"
+    )
+    parser.add_argument(
+        "--until", metavar="TEXT", type=text_bytes, help="end the run when TEXT was printed"
+    )
+    parser.add_argument(
+        "--input",
+        metavar="TEXT|FILE",
+        type=input_bytes,
+        help="what is typed on the console (the contents of FILE if it exists)",
+    )
+    parser.add_argument(
+        "--input-after", metavar="TEXT", type=text_bytes, help="type it once TEXT was printed"
+    )
+    parser.add_argument(
+        "--mem",
+        metavar="SIZE",
+        type=memory_size,
+        default=64 << 20,
+        help="guest RAM (default 64M)",
+    )
+    parser.add_argument(
+        "--charge",
+        metavar="F",
+        type=charge_factor,
+        default=1.0,
+        help="factor on the cycles charged for the VMM's work; 0: infinitely fast (default 1)",
+    )
+
+
+def _usage(function, *arguments):
+    try:
+        return function(*arguments)
+    except VmxlabError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,157 @@
+"""vmxlab run: one guest under one technique."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sim.cli.options import UsageError, add_guest_options, guest_name, technique_name
+from sim.cli.session import open_machine, run_guest
+from sim.elf import format_signature
+from sim.errors import VmxlabError
+from sim.guests import GUESTS, Guest, GuestOptions, bare_program
+from sim.profile import print_table, profile_table
+from sim.results import RUN_SCHEMA, Run, exit_document, run_document, write_json
+
+__all__ = ["add_parser", "exit_code", "load_guest"]
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run a guest under a technique",
+        description="Run a guest. Its console goes to standard output, all else to standard error.",
+    )
+    parser.add_argument(
+        "guest", metavar="GUEST", nargs="?", type=guest_name, help="see 'vmxlab guests'"
+    )
+    parser.add_argument("--elf", metavar="FILE", type=Path, help="run a bare RISC-V program")
+    parser.add_argument(
+        "--technique",
+        metavar="T",
+        type=technique_name,
+        default="native",
+        help="how the guest is virtualized (default native)",
+    )
+    add_guest_options(parser)
+    parser.add_argument(
+        "--signature", metavar="FILE", type=Path, help="write the range the guest declares"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result")
+    parser.add_argument("--exits", metavar="FILE", type=Path, help="write one line per exit")
+    parser.set_defaults(command=_run)
+
+
+def load_guest(arguments: argparse.Namespace, elf: Path | None = None) -> Guest:
+    """The guest the command line asks for. Raises VmxlabError when it cannot be had."""
+    options = GuestOptions(
+        ram_size=arguments.mem,
+        firmware=arguments.firmware,
+        kernel=arguments.kernel,
+        until=arguments.until,
+        input=arguments.input,
+        input_after=arguments.input_after,
+        cycles=arguments.cycles,
+    )
+    if elf is not None:
+        takes, guest = (), bare_program(elf, options)
+    else:
+        kind = GUESTS[arguments.guest]
+        takes = kind.takes
+        guest = kind.load(options, _say)
+    for name in ("firmware", "kernel"):
+        if getattr(arguments, name) and name not in takes:
+            raise UsageError(f"guest {guest.name} takes no --{name}")
+    if guest.input and not guest.input_after:
+        raise UsageError("--input needs --input-after: the text to type it after")
+    return guest
+
+
+def exit_code(run: Run) -> int:
+    """The exit code of the process: the guest's own, 0 when the awaited text came, else 1."""
+    outcome = run.result.outcome
+    if outcome.finished:
+        return min(outcome.exit_code or 0, 255)
+    return 0 if outcome.text_seen else 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if (arguments.guest is None) == (arguments.elf is None):
+        raise UsageError("give either a GUEST or --elf FILE")
+    for path in (arguments.json, arguments.exits, arguments.signature):
+        if path is not None:
+            _check_writable(path)
+    guest = load_guest(arguments, arguments.elf)
+    if arguments.signature and guest.signature is None:
+        raise VmxlabError(
+            f"{guest.name} declares no signature (symbols begin_signature and end_signature)"
+        )
+    machine = open_machine(guest.ram_size)
+    with _exit_lines(arguments.exits) as on_exit:
+        run = run_guest(
+            machine,
+            guest,
+            arguments.technique,
+            charge=arguments.charge,
+            on_exit=on_exit,
+            console=sys.stdout.buffer,
+        )
+    if arguments.signature:
+        _write(arguments.signature, format_signature(run.signature))
+    if arguments.json:
+        write_json(arguments.json, run_document(run), [RUN_SCHEMA])
+    _report(guest, run)
+    return exit_code(run)
+
+
+def _check_writable(path: Path) -> None:
+    """Say before a long run that its result could not be written."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise VmxlabError(f"cannot write {path}: no such folder, or it is one")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise VmxlabError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def _exit_lines(path: Path | None) -> Iterator[Callable[[dict], None] | None]:
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise VmxlabError(f"cannot write {path}: {error.strerror}") from error
+    with file:
+        yield lambda row: print(json.dumps(exit_document(row)), file=file)
+
+
+def _report(guest: Guest, run: Run) -> None:
+    """What the user wants to know besides the console, on standard error."""
+    result, outcome = run.result, run.result.outcome
+    if outcome.console and not outcome.console.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
+    if result.exits:
+        print_table(profile_table(guest.name, result), sys.stderr)
+    if outcome.finished:
+        end = f"ended with exit code {outcome.exit_code}"
+    elif outcome.text_seen:
+        end = "printed the text it was to run to"
+    else:
+        end = f"did not end within its budget of {guest.cycles} cycles (see --cycles)"
+    rate = result.cycles.total / run.seconds / 1e6 if run.seconds else 0.0
+    _say(
+        f"{guest.name} under {result.technique} {end}: {result.cycles.total} cycles, "
+        f"{result.instructions} instructions, {run.seconds:.1f} s ({rate:.2f} MHz)"
+    )

@@ -1,0 +1,173 @@
+"""Running a guest under a technique on a machine, with its console and its progress shown."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import BinaryIO
+
+from rtl.soc.config import SocConfig
+from sim.device_tree import boot_rom
+from sim.guests import Guest
+from sim.results import Run, simulator_name
+from sw_vmm.charge import ChargeModel, load_charges
+from sw_vmm.machine import Event, Machine
+from sw_vmm.techniques import make_technique
+from sw_vmm.vm import MONITOR_SIZE, Vm
+
+__all__ = ["open_machine", "run_guest"]
+
+#: Cycles between two looks at the console of a machine that runs without exits.
+_SLICE = 1_000_000
+#: Seconds before the first word about a run, and between two.
+_FIRST_WORD, _INTERVAL = 2.0, 5.0
+#: Seconds between two looks at the console.
+_LOOK = 0.2
+
+
+def open_machine(guest_ram: int) -> Machine:
+    """The simulated machine with so much RAM for the guest; built first when it must be."""
+    from sim.library import LibraryMachine
+
+    return LibraryMachine(SocConfig(), ram_size=guest_ram + MONITOR_SIZE)
+
+
+def run_guest(
+    machine: Machine,
+    guest: Guest,
+    technique: str,
+    *,
+    charge: float = 1.0,
+    on_exit: Callable[[dict], None] | None = None,
+    console: BinaryIO | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Reset the machine, run the guest under the technique, and collect what came out.
+
+    ``console`` gets the guest's console bytes as they appear; ``on_exit`` one row per exit. Unless
+    ``quiet``, standard error is told about runs that take long. Raises VmmError or MachineError
+    when the run cannot go on.
+    """
+    machine.reset()
+    config = SocConfig(
+        **{name: getattr(machine.config, name) for name in SocConfig.__dataclass_fields__}
+    )
+    rom = boot_rom(config, ram_size=guest.ram_size, bootargs=guest.bootargs, entry=guest.entry)
+    shown = _Console(console)
+    native = technique == "native"
+    vm = Vm(_Sliced(machine, shown) if native else machine, rom=rom)
+    for address, data in guest.segments:
+        vm.load(address, data, guest.name)
+    if guest.input:
+        vm.type_after(guest.input_after, guest.input)
+    if guest.until:
+        vm.stop_at_text(guest.until)
+    if guest.tohost is not None:
+        vm.stop_at_tohost(guest.tohost)
+    shown.cut = vm.cut_console
+    if native:
+        charge = 0.0
+    else:
+        shown.source = lambda: bytes(vm.uart.output)
+    charges = load_charges(config.as_dict()) if charge else None
+    runner = make_technique(technique, vm, ChargeModel(charges, charge), on_exit)
+    with nullcontext() if quiet else _watched(f"{guest.name} under {technique}", shown):
+        started = time.monotonic()
+        result = runner.run(guest.cycles)
+        seconds = time.monotonic() - started
+    shown.show(result.outcome.console)
+    signature = None
+    if guest.signature:
+        first, end = guest.signature
+        machine.clean()
+        signature = runner.read_memory(first, end - first)
+    return Run(
+        guest=guest.name,
+        images=guest.files,
+        result=result,
+        configuration=config.as_dict(),
+        ram_size=guest.ram_size,
+        charge=charge,
+        signature=signature,
+        seconds=seconds,
+        simulator=simulator_name(),
+    )
+
+
+class _Console:
+    """The guest's console on its way to the user, up to the text that ends the run.
+
+    ``source`` may be called at any time from any thread; None says that nobody may ask.
+    """
+
+    def __init__(self, file: BinaryIO | None):
+        self._file = file
+        self._shown = 0
+        self._lock = threading.Lock()
+        self.source: Callable[[], bytes] | None = None
+        self.cut: Callable[[bytes], bytes] = bytes
+
+    def show(self, output: bytes) -> None:
+        """Write what of ``output`` was not written yet."""
+        if self._file is None:
+            return
+        with self._lock:
+            new = self.cut(output)[self._shown :]
+            if new:
+                self._shown += len(new)
+                self._file.write(new)
+                self._file.flush()
+
+    def look(self) -> None:
+        if self.source is not None:
+            self.show(self.source())
+
+    @property
+    def live(self) -> bool:
+        return self._file is not None
+
+
+class _Sliced:
+    """A machine whose long runs are interrupted now and then for a look at the console."""
+
+    def __init__(self, machine: Machine, shown: _Console):
+        self._machine = machine
+        self._shown = shown
+
+    def __getattr__(self, name: str):
+        return getattr(self._machine, name)
+
+    def run(self, cycles: int) -> Event:
+        while cycles > _SLICE:
+            event = self._machine.run(_SLICE)
+            if event != Event.BUDGET:
+                return event
+            if self._shown.live:
+                self._shown.show(self._machine.console())
+            cycles -= _SLICE
+        return self._machine.run(cycles)
+
+
+@contextmanager
+def _watched(title: str, shown: _Console) -> Iterator[None]:
+    """Look at the console, and say now and then that a run goes on."""
+    over = threading.Event()
+
+    def watch() -> None:
+        started = time.monotonic()
+        word = _FIRST_WORD
+        while not over.wait(_LOOK):
+            shown.look()
+            passed = time.monotonic() - started
+            if passed >= word:
+                print(f"{title}: {passed:.0f} s", file=sys.stderr, flush=True)
+                word += _INTERVAL
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
