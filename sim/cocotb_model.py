@@ -30,7 +30,6 @@ _RUNTIME = (
     "verilated_dpi.cpp",
     "verilated_threads.cpp",
     "verilated_vpi.cpp",
-    "verilated_timing.cpp",
 )
 
 

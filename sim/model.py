@@ -50,7 +50,6 @@ _COMPILER_FLAGS = (
     "-std=gnu++17",
     "-O3",
     "-fPIC",
-    "-fvisibility=hidden",
     "-DVERILATOR=1",
     "-DVM_COVERAGE=0",
     "-DVM_SC=0",
@@ -63,6 +62,8 @@ _COMPILER_FLAGS = (
 )
 #: Part of every key: the flags all models are built with.
 COMPILER_KEY = repr((_VERILATOR_FLAGS, _COMPILER_FLAGS))
+# Calls within the library need no indirection then.
+_LIBRARY_FLAGS = ("-fvisibility=hidden",)
 _LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc", "-lpthread")
 _RUNTIME = ("verilated.cpp", "verilated_dpi.cpp", "verilated_threads.cpp")
 
@@ -133,7 +134,7 @@ def library_file(
         harness = sorted(HARNESS.iterdir())
         key = hash_of(
             sources_hash([verilog / "top.v", verilog / "ports.h", *harness]),
-            repr((tool_versions(), COMPILER_KEY, _LINKER_FLAGS, flags)),
+            repr((tool_versions(), COMPILER_KEY, _LIBRARY_FLAGS, _LINKER_FLAGS, flags)),
         )
 
         def build(folder: Path) -> None:
@@ -143,6 +144,7 @@ def library_file(
                 output=_LIBRARY,
                 flags=flags,
                 sources=sorted(HARNESS.glob("*.cpp")),
+                compiling=_LIBRARY_FLAGS,
                 linking=_LINKER_FLAGS,
                 say=say,
             )
@@ -158,13 +160,14 @@ def verilate(
     flags: Sequence[str | Path] = (),
     sources: Sequence[Path],
     runtime: Sequence[str] = _RUNTIME,
+    compiling: Sequence[str] = (),
     linking: Sequence[str | Path],
     say=_silent,
 ) -> None:
     """Make the file ``output`` in ``folder`` from the top in the folder ``verilog``.
 
-    ``flags`` and ``linking`` are added to what Verilator and the linker get, ``sources`` are
-    compiled with the model, ``runtime`` names the parts of Verilator's run-time library it needs.
+    ``flags``, ``compiling`` and ``linking`` are added to what Verilator, the compiler and the
+    linker get, ``sources`` are compiled with the model, ``runtime`` names the parts of Verilator's run-time library it needs.
     """
     cxx = compiler()
     log = folder / "build.log"
@@ -191,26 +194,27 @@ def verilate(
     )
     # The largest first, so that no core waits for one that was started last.
     model = sorted(work.glob("*.cpp"), key=lambda file: -file.stat().st_size)
-    objects = _compile([*model, *sources], work, (work, verilog, HARNESS), say)
+    objects = _compile([*model, *sources], work, (work, verilog, HARNESS), compiling, say)
     for name in runtime:
-        objects += _runtime(name, say).glob("*.o")
+        objects += _runtime(name, compiling, say).glob("*.o")
     run_tool([cxx, *objects, *linking, "-o", folder / output], folder=folder, log=log)
     for file in work.iterdir():
         file.unlink()
     work.rmdir()
 
 
-def _runtime(name: str, say) -> Path:
+def _runtime(name: str, compiling: Sequence[str], say) -> Path:
     """A folder with one part of Verilator's run-time library, the same for every machine."""
     source = verilator_root() / "include" / name
 
     def build(folder: Path) -> None:
-        _compile([source], folder, (), say)
+        _compile([source], folder, (), compiling, say)
 
-    return cached("runtime", hash_of(name, repr((tool_versions(), _COMPILER_FLAGS))), build)
+    key = hash_of(name, repr((tool_versions(), _COMPILER_FLAGS, tuple(compiling))))
+    return cached("runtime", key, build)
 
 
-def _compile(sources: list[Path], folder: Path, places: tuple[Path, ...], say) -> list[Path]:
+def _compile(sources: Sequence[Path], folder: Path, places, compiling, say) -> list[Path]:
     """Compile ``sources`` side by side; the objects lie in ``folder``."""
     cxx = compiler()
     include = verilator_root() / "include"
@@ -223,6 +227,7 @@ def _compile(sources: list[Path], folder: Path, places: tuple[Path, ...], say) -
             [
                 cxx,
                 *_COMPILER_FLAGS,
+                *compiling,
                 *(f"-I{place}" for place in (*places, include, include / "vltstd")),
                 "-c",
                 "-o",

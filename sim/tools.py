@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sim.cache import build_folder
 from sim.errors import BuildError, ToolMissing
 
 __all__ = ["compiler", "need", "run_tool", "tool_environment", "tool_versions", "verilator_root"]
@@ -74,9 +75,13 @@ def tool_versions() -> dict[str, str]:
 
 
 def run_tool(command: Sequence[str | Path], *, folder: Path, log: Path) -> None:
-    """Run a program in ``folder``; what it says goes to ``log``. Raises BuildError."""
-    with log.open("a") as output:
+    """Run a program in ``folder``; what it says goes to ``log``.
+
+    Raises BuildError with its first complaint; the log is then kept in the build folder.
+    """
+    with log.open("a+") as output:
         print("$", *command, file=output, flush=True)
+        start = output.tell()
         result = subprocess.run(
             [str(word) for word in command],
             cwd=folder,
@@ -86,8 +91,15 @@ def run_tool(command: Sequence[str | Path], *, folder: Path, log: Path) -> None:
             stdin=subprocess.DEVNULL,
             check=False,
         )
+        output.seek(start)
+        said = output.read()
     if result.returncode:
+        kept = build_folder() / "failed.log"
+        shutil.copyfile(log, kept)
+        words = ("rror", "/ld: ")
         complaint = next(
-            (line for line in log.read_text().splitlines() if "rror" in line), "no message"
+            (line for line in said.splitlines() if any(word in line for word in words)),
+            f"it ended with {result.returncode}",
         )
-        raise BuildError(f"{Path(str(command[0])).name} failed: {complaint.strip()}")
+        name = Path(str(command[0])).name
+        raise BuildError(f"{name} failed: {complaint.strip()} (everything it said: {kept})")
