@@ -1,4 +1,4 @@
-"""Loading bare RISC-V programs: ELF64 files, their symbols, HTIF verdicts, raw images."""
+"""Loading bare RISC-V programs: ELF64 files, their symbols, raw images, signatures."""
 
 import itertools
 import struct
@@ -9,7 +9,7 @@ from pathlib import Path
 from rtl.arch.memory_map import MEMORY_MAP
 from sim.errors import VmxlabError
 
-__all__ = ["ElfError", "Image", "format_signature", "htif_exit_code", "load_elf", "load_raw"]
+__all__ = ["ElfError", "Image", "format_signature", "load_elf", "load_raw"]
 
 _RAM = MEMORY_MAP["ram"].base
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -96,16 +96,6 @@ def load_raw(path: Path | str, address: int, *, ram_size: int) -> Image:
             f"{_RAM + ram_size:#x} (see --mem)"
         )
     return Image(address, ((address, data),))
-
-
-def htif_exit_code(tohost: int) -> int:
-    """The exit code a program asks for by writing ``tohost``: 1 is success, (n << 1) | 1 is n.
-
-    Raises ValueError for words that are no verdict (bit 0 clear: a request to the host).
-    """
-    if not tohost & 1:
-        raise ValueError(f"tohost {tohost:#x} is a request, not a verdict")
-    return tohost >> 1
 
 
 def format_signature(data: bytes, *, granularity: int = 4) -> str:

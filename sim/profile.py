@@ -1,6 +1,6 @@
 """Tables for people: the exit profile in the manner of ``perf kvm stat``, and the comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -40,7 +40,7 @@ class Table:
 
 
 def print_table(table: Table, file: TextIO) -> None:
-    """Print with rich on a terminal, as plain aligned text otherwise."""
+    """Print with rich on a terminal that is wide enough, as plain aligned text otherwise."""
     if not file.isatty():
         file.write(table.plain())
         return
@@ -48,6 +48,12 @@ def print_table(table: Table, file: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+    console = Console(file=file)
+    plain = table.plain()
+    # rich would cut cells short; its columns are two characters wider than ours, at most.
+    if max(map(len, plain.splitlines())) + 2 * len(table.columns) > console.width:
+        file.write(plain)
+        return
     shown = RichTable(
         title=table.title or None,
         caption=table.footer or None,
@@ -59,7 +65,7 @@ def print_table(table: Table, file: TextIO) -> None:
         shown.add_column(column, justify="right" if place else "left", no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
-    Console(file=file).print(shown, markup=False)
+    console.print(shown, markup=False)
 
 
 @dataclass(frozen=True)
@@ -122,45 +128,32 @@ def profile_table(guest: str, result: Result) -> Table:
 
 
 def comparison_table(guest: str, results: Sequence[Result]) -> Table:
-    """Techniques side by side; slowdown is against ``native``, when that is among them."""
+    """One column per technique; slowdown is against ``native``, when that is among them."""
     native = next((result for result in results if result.technique == "native"), None)
-    rows = []
-    for result in results:
-        cycles, exits = result.cycles, sum(row.count for row in result.exits.values())
-        rate = f"{1e6 * exits / result.instructions:.1f}" if result.instructions else "-"
-        slowdown = f"{cycles.total / native.cycles.total:.2f}x" if native else "-"
-        rows.append(
-            (
-                result.technique,
-                *(
-                    f"{value}"
-                    for value in (
-                        cycles.total,
-                        cycles.guest,
-                        cycles.transition,
-                        cycles.walk,
-                        cycles.charged,
-                        result.instructions,
-                        exits,
-                    )
-                ),
-                rate,
-                slowdown,
-            )
-        )
+
+    def rate(result: Result) -> str:
+        exits = sum(row.count for row in result.exits.values())
+        return f"{1e6 * exits / result.instructions:.1f}" if result.instructions else "-"
+
+    def slowdown(result: Result) -> str:
+        return f"{result.cycles.total / native.cycles.total:.2f}x" if native else "-"
+
+    # fmt: off
+    rows: tuple[tuple[str, Callable[[Result], object]], ...] = (
+        ("cycles, total", lambda result: result.cycles.total),
+        ("  guest", lambda result: result.cycles.guest),
+        ("    page walks", lambda result: result.cycles.walk),
+        ("  transition", lambda result: result.cycles.transition),
+        ("  charged", lambda result: result.cycles.charged),
+        ("    idle", lambda result: result.cycles.idle),
+        ("instructions", lambda result: result.instructions),
+        ("exits", lambda result: sum(row.count for row in result.exits.values())),
+        ("exits per million instructions", rate),
+        ("slowdown", slowdown),
+    )
+    # fmt: on
     return Table(
-        title=f"{guest}: cycles of one hart",
-        columns=(
-            "technique",
-            "total",
-            "guest",
-            "transition",
-            "walk",
-            "charged",
-            "instructions",
-            "exits",
-            "exits/M instr",
-            "slowdown",
-        ),
-        rows=tuple(rows),
+        title=f"{guest} under {len(results)} techniques",
+        columns=("", *(result.technique for result in results)),
+        rows=tuple((name, *(str(value(result)) for result in results)) for name, value in rows),
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtl.arch.memory_map import MEMORY_MAP
-from sim.elf import ElfError, format_signature, htif_exit_code, load_elf, load_raw
+from sim.elf import ElfError, format_signature, load_elf, load_raw
 
 RAM = MEMORY_MAP["ram"].base
 RAM_SIZE = 1 << 20
@@ -172,13 +172,6 @@ def test_raw_image_fits_or_is_refused(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ElfError, match="empty"):
         load_raw(path, RAM, ram_size=RAM_SIZE)
-
-
-@given(st.integers(0, (1 << 63) - 1))
-def test_htif_verdict(code):
-    assert htif_exit_code(code << 1 | 1) == code
-    with pytest.raises(ValueError, match="request"):
-        htif_exit_code(code << 1)
 
 
 @given(st.lists(st.integers(0, (1 << 32) - 1), max_size=12))
