@@ -46,6 +46,8 @@ class Vm:
             )
         self.images: list[Image] = []
         self.tohost: int | None = None
+        self.keys: list[tuple[bytes, bytes]] = []
+        self.stop_text = b""
         rom_region = MEMORY_MAP["rom"]
         self.reset_vector = rom_region.base
         self.rom = Rom(rom, base=rom_region.base, size=rom_region.size)
@@ -54,8 +56,11 @@ class Vm:
             cycles_per_tick=self.config.cycles_per_tick,
             offset=park.time - park.cycle // self.config.cycles_per_tick,
         )
-        self.plic = Plic()
-        self.uart = Uart(cycles_per_byte=self.config.uart_cycles_per_byte)
+        self.plic = Plic(self._drive_sources)
+        self.uart = Uart(
+            cycles_per_byte=self.config.uart_cycles_per_byte,
+            line=lambda level: self.plic.drive(UART_INTERRUPT, level),
+        )
         self.finisher = Finisher()
         self.window = EmptyWindow() if window is None else window
         self.bus = Bus()
@@ -77,6 +82,27 @@ class Vm:
         self.images.append((gpa, bytes(data)))
         self.machine.write_memory(gpa, data)
 
+    # -- what stands at the other end of the serial line, and what ends a run ------------------------
+
+    def type_after(self, text: bytes, keys: bytes) -> None:
+        """Type ``keys`` once ``text`` has appeared: each byte when the receive FIFO is empty."""
+        self.keys.append((text, keys))
+        self.uart.type_after(text, keys)
+
+    def stop_at_text(self, text: bytes) -> None:
+        """End the run when ``text`` has appeared on the console."""
+        self.stop_text = text
+        self.uart.stop_at_text(text)
+
+    def stop_at_tohost(self, gpa: int) -> None:
+        """End the run when something other than zero is stored to the double word at ``gpa``."""
+        self.tohost = gpa
+
+    def cut_console(self, output: bytes) -> bytes:
+        """Console output up to the text to stop at, if it has appeared."""
+        at = output.find(self.stop_text) if self.stop_text else -1
+        return output if at < 0 else output[: at + len(self.stop_text)]
+
     # -- what the emulated devices do to the virtual hart ------------------------------------------
 
     def mtime(self, now: int) -> int:
@@ -87,13 +113,14 @@ class Vm:
 
     def lines(self, now: int) -> int:
         """The bits of mip that the devices drive at cycle ``now``."""
-        levels = self.uart.interrupt(now) << UART_INTERRUPT
-        slots = self.window.interrupts
-        if slots:
-            for slot, source in enumerate(WINDOW_INTERRUPTS):
-                levels |= (slots >> slot & 1) << source
-        self.plic.drive(levels)
+        self._drive_sources(now)
         return self.clint.lines(now) | self.plic.lines()
+
+    def _drive_sources(self, now: int) -> None:
+        self.uart.advance(now)
+        slots = self.window.interrupts
+        for slot, source in enumerate(WINDOW_INTERRUPTS):
+            self.plic.drive(source, bool(slots >> slot & 1))
 
     def next_event(self, now: int, interest: int) -> int | None:
         """The next cycle after ``now`` at which one of the mip bits in ``interest`` may change."""

@@ -50,6 +50,10 @@ class Clint:
             return None
         return (tick - self._offset) * self._cycles_per_tick
 
+    def tick_of(self, cycle: int) -> int:
+        """The first tick that begins at ``cycle`` or later."""
+        return -(-cycle // self._cycles_per_tick) + self._offset
+
     def lines(self, now: int) -> int:
         """Its bits of mip."""
         return (_MSI if self.msip else 0) | (_MTI if self.mtime(now) >= self.mtimecmp else 0)

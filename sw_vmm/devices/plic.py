@@ -1,5 +1,7 @@
 """Platform-level interrupt controller: level-triggered sources, contexts M and S of one hart."""
 
+from collections.abc import Callable
+
 from rtl.arch.csrs import INTERRUPTS
 from rtl.arch.memory_map import UART_INTERRUPT, WINDOW_INTERRUPTS
 from sw_vmm.devices.device import in_place, merge
@@ -19,9 +21,15 @@ class Plic:
     """Priorities, enables, thresholds, claim and complete.
 
     A gateway forwards its source's level, and holds it back from the claim to the completion.
+
+    Parameters
+    ----------
+    refresh : callable
+        Brings the levels of all sources up to a cycle; called before registers are accessed.
     """
 
-    def __init__(self):
+    def __init__(self, refresh: Callable[[int], None] = lambda now: None):
+        self._refresh = refresh
         self._priority = dict.fromkeys(_SOURCES, 0)
         self._enable = [0] * len(_LINES)
         self._threshold = [0] * len(_LINES)
@@ -29,10 +37,14 @@ class Plic:
         self._pending = 0
         self._claimed = 0
 
-    def drive(self, levels: int) -> None:
-        """Set the levels of all sources; bit n is source n."""
-        self._levels = levels
-        self._pending |= levels & ~self._claimed
+    def drive(self, source: int, level: bool) -> None:
+        """Set the level of a source."""
+        bit = 1 << source
+        if level:
+            self._levels |= bit
+            self._pending |= bit & ~self._claimed
+        else:
+            self._levels &= ~bit
 
     def lines(self) -> int:
         """Its bits of mip."""
@@ -96,11 +108,13 @@ class Plic:
                 self._complete(context, value)
 
     def read(self, offset: int, size: int, now: int) -> int:
+        self._refresh(now)
         if size == 8:
             return self._read_register(offset) | self._read_register(offset + 4) << 32
         return in_place(self._read_register(offset & ~3), offset & 3, size)
 
     def write(self, offset: int, size: int, data: int, now: int) -> None:
+        self._refresh(now)
         if size == 8:
             self._write_register(offset, data & 0xFFFF_FFFF)
             self._write_register(offset + 4, data >> 32)

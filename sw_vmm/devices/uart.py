@@ -1,6 +1,7 @@
 """UART 16550 with 16-byte FIFOs, timed in machine cycles, its input tied to its output."""
 
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum, IntFlag
 
 __all__ = ["Uart"]
@@ -64,9 +65,12 @@ class Uart:
     ----------
     cycles_per_byte : int
         Cycles a byte takes, in both directions.
+    line : callable
+        Told the level of the interrupt line whenever it may have changed.
     """
 
-    def __init__(self, *, cycles_per_byte: int):
+    def __init__(self, *, cycles_per_byte: int, line: Callable[[bool], None] = lambda level: None):
+        self._line = line
         self._cycles_per_byte = cycles_per_byte
         self.output = bytearray()
         self._stop_text = b""
@@ -83,13 +87,19 @@ class Uart:
         self._overrun = False
         #: What is still to be typed, as [trigger text, remaining bytes], in order.
         self._keys: list[tuple[bytes, deque[int]]] = []
+        #: Where in the output the text of the first of them is looked for; None: it was found.
+        self._listening_from: int | None = 0
+        self._heard = 0
         self._arrives_at: int | None = None
         self._now = 0
 
     # -- what stands at the other end of the line --------------------------------------------------
 
     def type_after(self, text: bytes, keys: bytes) -> None:
-        """Deliver ``keys``, one whenever the receive FIFO is empty, once ``text`` has appeared."""
+        """Deliver ``keys``, one whenever the receive FIFO is empty, once ``text`` has appeared.
+
+        Several calls take effect in turn: the next text is looked for behind the one before.
+        """
         if keys:
             self._keys.append((text, deque(keys)))
 
@@ -103,10 +113,17 @@ class Uart:
 
     def _listen(self) -> None:
         """Start the next key on its way if it may go."""
-        if self._arrives_at is None and self._keys and not self._receive:
+        if self._arrives_at is not None or not self._keys or self._receive:
+            return
+        if self._listening_from is not None:
             text, _ = self._keys[0]
-            if text in self.output:
-                self._arrives_at = self._now + self._cycles_per_byte
+            at = self.output.find(text, self._listening_from)
+            if at < 0:
+                # Only the tail can become part of the text.
+                self._listening_from = max(self._heard, len(self.output) - len(text) + 1)
+                return
+            self._heard, self._listening_from = at + len(text), None
+        self._arrives_at = self._now + self._cycles_per_byte
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -125,6 +142,7 @@ class Uart:
             self._listen()
         self._now = max(self._now, now)
         self._listen()
+        self._drive()
 
     def _shift_due(self) -> int | None:
         return None if self._shifting is None else self._shifted_at
@@ -148,6 +166,7 @@ class Uart:
         key = keys.popleft()
         if not keys:
             del self._keys[0]
+            self._listening_from = self._heard
         self._arrives_at = None
         if len(self._receive) == (_FIFO_DEPTH if self._fifos else 1):
             self._overrun = True
@@ -171,13 +190,11 @@ class Uart:
             return Iir.THR_EMPTY
         return Iir.NONE
 
-    def interrupt(self, now: int) -> bool:
-        """Level of its interrupt line."""
-        self.advance(now)
-        return self._identification() is not Iir.NONE
+    def _drive(self) -> None:
+        self._line(self._identification() is not Iir.NONE)
 
     def next_event(self, now: int) -> int | None:
-        """A future cycle at or before the next one at which ``interrupt`` changes by itself."""
+        """A future cycle at or before the next one at which the line changes by itself."""
         self.advance(now)
         due = []
         if self._ier & Ier.THR_EMPTY and self._shifting is not None:
@@ -205,6 +222,7 @@ class Uart:
         for lane in range(size):
             if offset + lane < len(Register):
                 value |= self._read_register(Register(offset + lane)) << 8 * lane
+        self._drive()
         return value
 
     def write(self, offset: int, size: int, data: int, now: int) -> None:
@@ -212,6 +230,7 @@ class Uart:
         for lane in range(size):
             if offset + lane < len(Register):
                 self._write_register(Register(offset + lane), data >> 8 * lane & 0xFF)
+        self._drive()
 
     def _read_register(self, register: Register) -> int:
         match register:

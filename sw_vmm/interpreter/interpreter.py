@@ -180,6 +180,7 @@ class Interpreter:
         """
         pc = self.pc
         self._pcs = (pc,)
+        self._select_context()
         self.instret = self.hart.instret
         self.now = self.hart.now
         try:
