@@ -14,7 +14,7 @@ def word(*key):
 
 
 class Clock:
-    """Counts cycles; a background testbench that runs before all others."""
+    """``cycle`` is the number of the cycle under way; runs before all other testbenches."""
 
     def __init__(self):
         self.cycle = 0
@@ -74,6 +74,7 @@ async def drive_hart(ctx, dut, ops, clock, done, seed=0):
             ctx.set(dut.lock, locked)
         ctx.set(dut.access, access)
         result = dut.o_result
+        now = clock.cycle
         _, _, ready, valid, data, error = await ctx.tick().sample(
             dut.i_index.ready, result.valid, result.data, result.error
         )
@@ -82,11 +83,11 @@ async def drive_hart(ctx, dut, ops, clock, done, seed=0):
                 assert not valid, "an access that was dropped is answered"
                 held = phase1.lock
             else:
-                waiting = (phase1, clock.cycle)
+                waiting = (phase1, now)
             phase1 = None
         if waiting and valid:
             op, start = waiting
-            done(op, Span(start, clock.cycle), data, error)
+            done(op, Span(start, now), data, error)
             waiting = None
             held = op.lock
         elif valid:
@@ -132,17 +133,18 @@ async def drive_snoop(ctx, port, ops, clock, done):
         ctx.set(request.valid, 1)
         ready = False
         while not ready:
+            start = clock.cycle
             _, _, ready = await ctx.tick().sample(request.ready)
         ctx.set(request.valid, 0)
-        start = clock.cycle
         left = op.patience
         seen = None
         while True:
             ctx.set(response.ready, left == 0)
+            now = clock.cycle
             _, _, valid, payload = await ctx.tick().sample(response.valid, response.payload)
             if valid and seen is None:
                 seen = payload
-                done(op, Span(start, clock.cycle), payload)
+                done(op, Span(start, now), payload)
             assert seen is None or (valid and payload == seen), "the response changed"
             if seen is not None:
                 if left == 0:

@@ -102,9 +102,10 @@ class Bench:
     async def _watch_written(self, ctx):
         written = self.dut.written
         while True:
+            now = self.clock.cycle
             _, _, valid, address = await ctx.tick().sample(written.valid, written.address)
             if valid:
-                self.strobes.append((self.clock.cycle, address))
+                self.strobes.append((now, address))
 
     async def _watch_lock(self, ctx):
         dut = self.dut
