@@ -53,6 +53,8 @@ class HostPortUnit(wiring.Component):
     events, advance, skip
         What is counted. Counters and the exit table move only with ``advance``; ``skip`` adds
         its cycles to the total and the charged ones.
+    transition_before : Out(64)
+        The counter of transition cycles as it stood when the latest trap that parked was taken.
     """
 
     host: In(RegisterBus())
@@ -71,6 +73,7 @@ class HostPortUnit(wiring.Component):
     events: In(HartEvents)
     advance: In(1)
     skip: In(Skip)
+    transition_before: Out(64)
 
     def elaborate(self, platform):
         m = Module()
@@ -302,6 +305,11 @@ class HostPortUnit(wiring.Component):
             count = Signal(64, name=name)
             m.d.sync += count.eq(Mux(self.reset_request, 0, count + step))
             m.d.comb += getattr(counters, name).value.next.eq(count)
+            if name == "transition":
+                with m.If(self.reset_request):
+                    m.d.sync += self.transition_before.eq(0)
+                with m.Elif(self.events.exit & self.advance):
+                    m.d.sync += self.transition_before.eq(count)
 
         m.submodules.exits = exits = ExitCounters()
         m.d.comb += [

@@ -43,6 +43,8 @@ class Soc(wiring.Component):
         The host port: the map of ``rtl/maps/host_port.rdl`` from address 0. No hart reaches it.
     parked, park, resume :
         The park record, valid while ``parked``, and the way to go on.
+    transition : Out(64)
+        Transition cycles of all exits before the one the hart is parked for.
     skip : In(Skip)
         Time passes in one step; only while ``parked`` and ``quiet``.
     quiet : Out(1)
@@ -65,6 +67,7 @@ class Soc(wiring.Component):
                 "parked": Out(1),
                 "park": Out(Park),
                 "resume": In(stream.Signature(Resume)),
+                "transition": Out(64),
                 "skip": In(Skip),
                 "quiet": Out(1),
                 "memory": Out(Axi4(id_width=1)),
@@ -98,7 +101,7 @@ class Soc(wiring.Component):
         finisher = Finisher()
         clint = Clint(cycles_per_tick=config.cycles_per_tick)
         plic = Plic()
-        uart = Uart(uart_cycles_per_byte=config.uart_cycles_per_byte)
+        uart = Uart(cycles_per_byte=config.uart_cycles_per_byte)
         window = DeviceWindow(device_latency=config.device_latency)
         m.submodules.host_port = port
         # The host port outlives a reset of everything else.
@@ -150,6 +153,7 @@ class Soc(wiring.Component):
             hart.stall.eq(window.overdue),
             self.parked.eq(hart.parked),
             self.park.eq(hart.park),
+            self.transition.eq(port.transition_before),
             self.retirement.valid.eq(hart.retirement.valid),
             self.retirement.record.eq(hart.retirement.record),
             self.quiet.eq(uart.idle & window.idle),
