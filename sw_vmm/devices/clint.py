@@ -1,9 +1,8 @@
 """Core-local interruptor: software interrupt, mtime and mtimecmp of one hart."""
 
-from enum import IntEnum
-
 from rtl.arch.csrs import INTERRUPTS
-from sw_vmm.devices.device import in_place, merge
+from sw_vmm import bindings
+from sw_vmm.devices.register_file import RegisterFile, mask_of, place_of
 
 __all__ = ["Clint"]
 
@@ -11,13 +10,11 @@ _ALL = (1 << 64) - 1
 _MSI = INTERRUPTS.mask("msi")
 _MTI = INTERRUPTS.mask("mti")
 
-
-class Register(IntEnum):
-    """Offsets of the registers."""
-
-    MSIP = 0x0000
-    MTIMECMP = 0x4000
-    MTIME = 0xBFF8
+_map = bindings.load("clint")
+_clint = _map.Clint(None, None)
+_PLACES = tuple(place_of(_map, item) for item in (_clint.msip, _clint.mtimecmp, _clint.mtime))
+_MSIP, _MTIMECMP, _MTIME = (place.offset for place in _PLACES)
+_PENDING = mask_of(_clint.msip, "pending")
 
 
 class Clint:
@@ -29,6 +26,8 @@ class Clint:
     offset : int
         mtime minus whole ticks of the machine cycle; a write of mtime moves it.
     """
+
+    _registers = RegisterFile(_PLACES)
 
     def __init__(self, *, cycles_per_tick: int, offset: int = 0):
         self._cycles_per_tick = cycles_per_tick
@@ -64,19 +63,15 @@ class Clint:
         return None if at is None or at <= now else at
 
     def read(self, offset: int, size: int, now: int) -> int:
-        values = {
-            Register.MSIP: self.msip,
-            Register.MTIMECMP: self.mtimecmp,
-            Register.MTIME: self.mtime(now),
-        }
-        return in_place(values.get(offset & ~7, 0), offset & 7, size)
+        values = {_MSIP: self.msip, _MTIMECMP: self.mtimecmp, _MTIME: self.mtime(now)}
+        return sum(part.read(values[part.register]) for part in self._registers.parts(offset, size))
 
     def write(self, offset: int, size: int, data: int, now: int) -> None:
-        match offset & ~7:
-            case Register.MSIP:
-                self.msip = merge(self.msip, offset & 7, size, data) & 1
-            case Register.MTIMECMP:
-                self.mtimecmp = merge(self.mtimecmp, offset & 7, size, data)
-            case Register.MTIME:
-                wanted = merge(self.mtime(now), offset & 7, size, data)
-                self._offset += wanted - self.mtime(now)
+        for part in self._registers.parts(offset, size):
+            if part.register == _MSIP:
+                self.msip = part.write(self.msip, data) & _PENDING
+            elif part.register == _MTIMECMP:
+                self.mtimecmp = part.write(self.mtimecmp, data)
+            else:
+                mtime = self.mtime(now)
+                self._offset += part.write(mtime, data) - mtime
