@@ -51,7 +51,7 @@ class Plic(wiring.Component):
         m.d.comb += registers.pending.sources.next.eq(pending[1:])
 
         for number, line in ((_MACHINE, self.mei), (_SUPERVISOR, self.sei)):
-            enabled = Cat(C(0, 1), registers.enable[number].sources.value)
+            enabled = Cat(C(0, 1), registers.enable[number].word.sources.value)
             m.submodules[f"choice_{number}"] = choice = _Choice(priorities)
             m.d.comb += [
                 choice.candidates.eq(pending & enabled),

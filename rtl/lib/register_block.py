@@ -86,7 +86,6 @@ class _External:
     offset: int
     width: int
     count: int
-    stride: int
     readable: bool
     writable: bool
     idle_only: bool
@@ -97,33 +96,27 @@ class _External:
         readable = writable = True
         match item:
             case Register(width=width):
-                count, stride = item.count or 1, item.stride
+                count, readable, writable = item.count or 1, item.sw_read, item.sw_write
+            case Memory(width=width, entries=count):
                 readable, writable = item.sw_read, item.sw_write
-            case Memory(width=width, entries=count, stride=stride):
-                readable, writable = item.sw_read, item.sw_write
-            case Group(size=size):
-                width, stride = 64, _WORD_BYTES
-                count = (item.stride * (item.count - 1) + size if item.count else size) // 8
-        return cls(offset, width, count, stride, readable, writable, item.idle_only, port)
+            case Group():
+                width, count = 64, (item.offsets[-1] - item.offset + item.size) // _WORD_BYTES
+        return cls(offset, width, count, readable, writable, item.idle_only, port)
 
     @property
     def lanes(self) -> range:
         """Where in a word an element can begin."""
-        if self.stride >= _WORD_BYTES or self.count == 1:
+        if self.count == 1:
             return range(self.offset % _WORD_BYTES, _WORD_BYTES, _WORD_BYTES)
-        return range(0, _WORD_BYTES, self.stride)
+        return range(0, _WORD_BYTES, self.width // 8)
 
     def element(self, word: Value, byte: int) -> tuple[Value, Value]:
         """Whether an element begins at that byte of that word, and its index."""
         if self.count == 1:
             return word == self.offset // _WORD_BYTES, C(0, 1)
-        scale = exact_log2(self.stride)
-        if scale >= 3:
-            number, aligned = word >> (scale - 3), ~(word & (1 << scale - 3) - 1).any()
-        else:
-            number, aligned = Cat(C(byte >> scale, 3 - scale), word), C(1, 1)
-        first = self.offset >> scale
-        inside = aligned & (number >= first) & (number < first + self.count)
+        scale = exact_log2(self.width // 8)
+        number, first = Cat(C(byte >> scale, 3 - scale), word), self.offset >> scale
+        inside = (number >= first) & (number < first + self.count)
         return inside, (number - first)[: bits_for(self.count - 1)]
 
 

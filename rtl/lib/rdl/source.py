@@ -1,6 +1,8 @@
 """Compile SystemRDL and check that our exporters can honour everything it says."""
 
 import keyword
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from systemrdl import RDLCompileError, RDLCompiler
@@ -20,7 +22,7 @@ from rtl.lib.rdl.model import (
     RegisterMap,
 )
 
-__all__ = ["MapError", "compile_rdl", "load_map"]
+__all__ = ["MapError", "compiled", "load_map"]
 
 _WORD_BYTES = 8
 _DOCUMENTATION = {"name", "desc", "ispresent", "donttest", "dontcompare"}
@@ -66,10 +68,12 @@ def _refuse(node: Node, reason: str):
     raise MapError(f"{_place(node.inst_src_ref)}{node.get_path()}: {reason}")
 
 
-def compile_rdl(path: Path | str) -> AddrmapNode:
+@contextmanager
+def compiled(path: Path | str) -> Iterator[AddrmapNode]:
     """The ``addrmap`` of the file, as PeakRDL's exporters take it.
 
-    Files it includes are looked for beside it. Raises MapError; warnings are errors.
+    Files it includes are looked for beside it. Raises MapError, also for what an exporter that is
+    used inside the block finds wrong; warnings are errors.
     """
     path = Path(path)
     if not path.is_file():
@@ -78,25 +82,24 @@ def compile_rdl(path: Path | str) -> AddrmapNode:
     compiler = RDLCompiler(message_printer=collector)
     try:
         compiler.compile_file(str(path), incl_search_paths=[str(path.parent)])
-        top = compiler.elaborate().top
-    except RDLCompileError:
-        raise MapError("\n".join(collector.lines) or f"{path.name}: not compiled") from None
+        yield compiler.elaborate().top
+    except RDLCompileError as error:
+        raise MapError("\n".join(collector.lines) or f"{path.name}: {error}") from None
     if collector.lines:
         raise MapError("\n".join(collector.lines))
-    return top
 
 
 def load_map(path: Path | str) -> RegisterMap:
     """Compile the ``addrmap`` of a SystemRDL file. Raises MapError."""
-    top = compile_rdl(path)
-    _check_properties(top)
-    register_map = RegisterMap(
-        name=top.inst_name,
-        text=_text(top),
-        size=top.size,
-        items=_items(top, idle_only=_idle_only(top, False), external=False),
-    )
-    _check_enumerations(top, register_map)
+    with compiled(path) as top:
+        _check_properties(top)
+        register_map = RegisterMap(
+            name=top.inst_name,
+            text=_text(top),
+            size=top.size,
+            items=_items(top, idle_only=_idle_only(top, False), external=False),
+        )
+        _check_enumerations(top, register_map)
     return register_map
 
 
@@ -192,13 +195,6 @@ def _memory(node: MemNode, common: dict) -> Memory:
     return memory
 
 
-def _check_external(node: Node, item: Item) -> None:
-    if item.external and item.count and item.stride & item.stride - 1:
-        _refuse(node, "elements of an external array are a power of two bytes apart")
-    if item.external and item.count and item.offset % item.stride:
-        _refuse(node, "an external array is not aligned to its stride")
-
-
 def _register(node: RegNode, common: dict) -> Register:
     width = node.get_property("regwidth")
     if width not in (8, 16, 32, 64):
@@ -215,7 +211,9 @@ def _register(node: RegNode, common: dict) -> Register:
     )
     if any(offset % (width // 8) for offset in register.offsets):
         _refuse(node, f"a register of {width} bits is not aligned to its width")
-    _check_external(node, register)
+    if register.stride != width // 8:
+        # PeakRDL's C header cannot say it.
+        _refuse(node, "an array of registers with gaps: make it an array of register files")
     return register
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rtl.arch import records
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.core.ports import HostCommand
-from rtl.lib.rdl.model import Group, Register
+from rtl.lib.rdl import model
 from rtl.lib.rdl.source import load_map
 from rtl.maps import map_path
 from rtl.soc.host_port import HostPortUnit
@@ -27,14 +27,14 @@ SLOW = settings(deadline=None, max_examples=25)
 
 
 def registers():
-    """Every register by its path: (first address, register)."""
+    """Every register and memory by its path: (first address, item)."""
     found = {}
 
     def visit(items, base, path):
         for item in items:
-            if isinstance(item, Group):
+            if isinstance(item, model.Group):
                 visit(item.items, base + item.offset, f"{path}{item.name}.")
-            elif isinstance(item, Register):
+            else:
                 found[path + item.name] = (base + item.offset, item)
 
     visit(MAP.items, 0, "")
@@ -380,7 +380,8 @@ def test_parked_hart_answers_everything():
 def test_addresses_that_hold_nothing_are_errors(address, mask):
     held = set()
     for first, register in REGISTERS.values():
-        for index in range(register.count or 1):
+        count = register.entries if isinstance(register, model.Memory) else register.count or 1
+        for index in range(count):
             held |= set(range(first + 8 * index, first + 8 * index + register.width // 8))
 
     async def bench(host, dut, hart, ram, devices):
