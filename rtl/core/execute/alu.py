@@ -1,4 +1,4 @@
-"""The integer unit."""
+"""The arithmetic and logic unit: every integer result that takes no memory of its own."""
 
 from amaranth import *
 from amaranth.lib import enum, wiring
@@ -8,25 +8,38 @@ __all__ = ["Alu", "AluOperation"]
 
 
 class AluOperation(enum.Enum, shape=4):
-    """What the unit computes; SLL, SRL and SRA use the low bits of b."""
+    """What the unit computes from ``a`` and ``b``; the names are the instructions'.
+
+    The low three bits are funct3 and bit 3 is bit 30 of the register forms. Codes 9 to 12, 14 and
+    15 are free for operations to come.
+    """
 
     ADD = 0
-    SUB = 1
-    SLL = 2
-    SLT = 3
-    SLTU = 4
-    XOR = 5
-    SRL = 6
-    SRA = 7
-    OR = 8
-    AND = 9
+    SLL = 1
+    SLT = 2
+    SLTU = 3
+    XOR = 4
+    SRL = 5
+    OR = 6
+    AND = 7
+    SUB = 8
+    SRA = 13
 
 
 class Alu(wiring.Component):
-    """Compute ``result`` from ``a`` and ``b``; combinational.
+    """Compute one operation combinationally.
 
-    With ``word`` the operation is on bits 31:0 and its result is sign-extended (ADD, SUB and the
-    shifts; the others have no such form).
+    Members
+    -------
+    operation : In(AluOperation)
+        What to compute.
+    word : In(1)
+        For ADD, SUB and the shifts: use the low 32 bits (5 bits of the shift amount) and
+        sign-extend the 32-bit result. 0 for the others.
+    a, b : In(64)
+        The operands; shifts use the low 6 bits of ``b``.
+    result : Out(64)
+        In the same cycle.
     """
 
     operation: In(AluOperation)
@@ -37,51 +50,53 @@ class Alu(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        operation, a, b = self.operation, self.a, self.b
-        subtract = (
-            (operation == AluOperation.SUB)
-            | (operation == AluOperation.SLT)
-            | (operation == AluOperation.SLTU)
-        )
+        a, b, word, operation = self.a, self.b, self.word, self.operation
+
+        # One adder serves sums, differences and both comparisons: a - b = a + ~b + 1, and its
+        # carry is 1 exactly when a >= b, unsigned.
+        subtract = Signal()
         total = Signal(65)
-        m.d.comb += total.eq(a + Mux(subtract, ~b, b) + subtract)
-        signed = operation == AluOperation.SLT
-        less = Mux(a[63] == b[63], total[63], Mux(signed, a[63], b[63]))
-
-        # One shifter to the right serves all: a left shift is reversed before and after.
-        left = operation == AluOperation.SLL
-        arithmetic = operation == AluOperation.SRA
-        amount = Signal(6)
-        source, fill = Signal(64), Signal()
+        less_unsigned, less = Signal(), Signal()
         m.d.comb += [
-            amount.eq(Mux(self.word, b[:5], b[:6])),
-            fill.eq(arithmetic & Mux(self.word, a[31], a[63])),
-            source.eq(a),
+            subtract.eq(
+                (operation == AluOperation.SUB)
+                | (operation == AluOperation.SLT)
+                | (operation == AluOperation.SLTU)
+            ),
+            total.eq(a + (b ^ subtract.replicate(64)) + subtract),
+            less_unsigned.eq(~total[64]),
+            less.eq(Mux(a[63] ^ b[63], a[63], less_unsigned)),
         ]
-        with m.If(left):
-            m.d.comb += source.eq(a[::-1])
-        with m.Elif(self.word):
-            m.d.comb += source.eq(Cat(a[:32], fill.replicate(32)))
-        shifted = Signal(64)
-        m.d.comb += shifted.eq(Cat(source, fill).as_signed() >> amount)
 
-        full = Signal(64)
+        # One right shifter serves all shifts: to the left, the operand goes through it reversed.
+        left, arithmetic = Signal(), Signal()
+        amount = Signal(6)
+        operand, shifted, shift_result = Signal(64), Signal(64), Signal(64)
+        upper = Mux(word, (a[31] & arithmetic).replicate(32), a[32:])
+        m.d.comb += [
+            left.eq(operation == AluOperation.SLL),
+            arithmetic.eq(operation == AluOperation.SRA),
+            amount.eq(Cat(b[:5], b[5] & ~word)),
+            operand.eq(Mux(left, a[::-1], Cat(a[:32], upper))),
+            shifted.eq(Cat(operand, arithmetic & operand[63]).as_signed() >> amount),
+            shift_result.eq(Mux(left, shifted[::-1], shifted)),
+        ]
+
+        wide = Signal(64)
         with m.Switch(operation):
             with m.Case(AluOperation.ADD, AluOperation.SUB):
-                m.d.comb += full.eq(total)
-            with m.Case(AluOperation.SLT, AluOperation.SLTU):
-                m.d.comb += full.eq(less)
-            with m.Case(AluOperation.SLL):
-                m.d.comb += full.eq(shifted[::-1])
-            with m.Case(AluOperation.SRL, AluOperation.SRA):
-                m.d.comb += full.eq(shifted)
+                m.d.comb += wide.eq(total[:64])
+            with m.Case(AluOperation.SLL, AluOperation.SRL, AluOperation.SRA):
+                m.d.comb += wide.eq(shift_result)
+            with m.Case(AluOperation.SLT):
+                m.d.comb += wide.eq(less)
+            with m.Case(AluOperation.SLTU):
+                m.d.comb += wide.eq(less_unsigned)
             with m.Case(AluOperation.XOR):
-                m.d.comb += full.eq(a ^ b)
+                m.d.comb += wide.eq(a ^ b)
             with m.Case(AluOperation.OR):
-                m.d.comb += full.eq(a | b)
+                m.d.comb += wide.eq(a | b)
             with m.Case(AluOperation.AND):
-                m.d.comb += full.eq(a & b)
-        m.d.comb += self.result.eq(full)
-        with m.If(self.word):
-            m.d.comb += self.result.eq(full[:32].as_signed())
+                m.d.comb += wide.eq(a & b)
+        m.d.comb += self.result.eq(Cat(wide[:32], Mux(word, wide[31].replicate(32), wide[32:])))
         return m

@@ -1,31 +1,28 @@
-"""Branch conditions."""
+"""The branch unit: decides conditional branches."""
 
 from amaranth import *
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch.instructions import INSTRUCTIONS
-
 __all__ = ["BranchCondition", "BranchUnit"]
 
 
-def _funct3(name):
-    return INSTRUCTIONS[name].match >> 12 & 7
-
-
 class BranchCondition(enum.Enum, shape=3):
-    """funct3 of the branch instructions."""
+    """Condition of a branch, encoded as in funct3."""
 
-    EQ = _funct3("beq")
-    NE = _funct3("bne")
-    LT = _funct3("blt")
-    GE = _funct3("bge")
-    LTU = _funct3("bltu")
-    GEU = _funct3("bgeu")
+    EQ = 0
+    NE = 1
+    LT = 4
+    GE = 5
+    LTU = 6
+    GEU = 7
 
 
 class BranchUnit(wiring.Component):
-    """Decide whether a branch on ``a`` and ``b`` is taken; combinational."""
+    """Say combinationally whether ``a`` and ``b`` meet the condition.
+
+    The two codes that no branch uses are those of EQ and NE again.
+    """
 
     condition: In(BranchCondition)
     a: In(64)
@@ -34,9 +31,10 @@ class BranchUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        funct3 = self.condition.as_value()
-        # Bit 0 inverts, bit 1 asks for the unsigned order, bit 2 for an order at all.
-        equal = self.a == self.b
-        below = Mux(self.a[63] == self.b[63], self.a[:63] < self.b[:63], self.a[63] ^ funct3[1])
-        m.d.comb += self.taken.eq(Mux(funct3[2], below, equal) ^ funct3[0])
+        # funct3: bit 0 inverts, bit 1 asks for an unsigned comparison, bit 2 for an order.
+        negate, unsigned, order = self.condition.as_value()
+        # Both numbers moved by 2**63 keep their signed order as unsigned numbers.
+        flip = ~unsigned
+        less = Cat(self.a[:63], self.a[63] ^ flip) < Cat(self.b[:63], self.b[63] ^ flip)
+        m.d.comb += self.taken.eq(Mux(order, less, self.a == self.b) ^ negate)
         return m

@@ -1,4 +1,4 @@
-"""The divider: one quotient bit per cycle, leading zeros skipped."""
+"""The divider: one bit of the quotient per cycle, and no cycle for its leading zeros."""
 
 from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
@@ -8,7 +8,7 @@ __all__ = ["DivideOperation", "DivideRequest", "Divider"]
 
 
 class DivideOperation(enum.Enum, shape=3):
-    """funct3[1:0] of the instruction; bit 2 for the forms on 32 bits."""
+    """The divisions of the M extension; bits 1:0 are those of funct3, bit 2 is the W form."""
 
     DIV = 0
     DIVU = 1
@@ -21,25 +21,39 @@ class DivideOperation(enum.Enum, shape=3):
 
 
 class DivideRequest(data.Struct):
-    """Operands as they stand in rs1 (``a``, the dividend) and rs2 (``b``, the divisor)."""
+    """``a``, the value of rs1, is divided by ``b``, that of rs2."""
 
     operation: DivideOperation
     a: 64
     b: 64
 
 
-class _State(enum.Enum, shape=2):
-    IDLE = 0
-    ALIGN = 1
-    DIVIDE = 2
-    FINISH = 3
+def _leading_zeros(m, name, value):
+    """The number of zeros above the highest one of 64 bits; 63 for zero as well."""
+    count, window = Signal(6, name=f"{name}_zeros"), value
+    for bit in reversed(range(6)):
+        half = 1 << bit
+        upper = window[half:]
+        m.d.comb += count[bit].eq(~upper.any())
+        narrowed = Signal(half, name=f"{name}_window_{bit}")
+        m.d.comb += narrowed.eq(Mux(upper.any(), upper, window[:half]))
+        window = narrowed
+    return count
 
 
 class Divider(wiring.Component):
-    """Divide; the result is on ``o`` after 3 cycles plus one per significant bit of |dividend|.
+    """Divide, one request at a time.
 
-    Division by zero gives a quotient of all ones and the dividend as remainder; the most negative
-    number divided by -1 gives itself and remainder 0 (Unprivileged ISA, "Division Operations").
+    Let p and q be the significant bits of the magnitudes of dividend (at least 1) and divisor. The
+    answer is offered p - q + 4 cycles after the cycle in which the request was taken (4 to 67, W
+    forms to 35), or 2 after it when p < q or the divisor is 0.
+
+    Members
+    -------
+    i : In(stream.Signature(DivideRequest))
+        Dividend and divisor; taken when no division is under way.
+    o : Out(stream.Signature(64))
+        Value for rd; division by zero and overflow as the manual says.
     """
 
     i: In(stream.Signature(DivideRequest))
@@ -47,74 +61,83 @@ class Divider(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        request = self.i.payload
-        code = request.operation.as_value()
-        state = Signal(_State)
-        word, remainder_wanted = Signal(), Signal()
-        negative_quotient, negative_remainder = Signal(), Signal()
-        # ``low`` holds the dividend's bits still to come, and below them the quotient's so far.
-        low, high, divisor = Signal(64), Signal(64), Signal(64)
-        count = Signal(7)
+        unsigned, wants_remainder, word = self.i.p.operation.as_value()
 
-        signed_ = ~code[0]
-        a, b = Signal(64), Signal(64)
-        m.d.comb += [a.eq(request.a), b.eq(request.b)]
-        with m.If(code[2]):
-            m.d.comb += [
-                a.eq(Cat(request.a[:32], (request.a[31] & signed_).replicate(32))),
-                b.eq(Cat(request.b[:32], (request.b[31] & signed_).replicate(32))),
-            ]
-        a_negative, b_negative = signed_ & a[63], signed_ & b[63]
+        def operand(value):
+            """Sign and magnitude."""
+            sign = ~unsigned & Mux(word, value[31], value[63])
+            wide = Cat(value[:32], Mux(word, sign.replicate(32), value[32:]))
+            return sign, ((wide ^ sign.replicate(64)) + sign)[:64]
 
-        m.d.comb += self.i.ready.eq((state == _State.IDLE) & ~self.o.valid)
-        with m.Switch(state):
-            with m.Case(_State.IDLE):
-                with m.If(self.i.valid & self.i.ready):
-                    m.d.sync += [
-                        state.eq(_State.ALIGN),
-                        word.eq(code[2]),
-                        remainder_wanted.eq(code[1]),
-                        negative_quotient.eq((a_negative ^ b_negative) & (b != 0)),
-                        negative_remainder.eq(a_negative),
-                        low.eq(Mux(a_negative, -a, a)),
-                        divisor.eq(Mux(b_negative, -b, b)),
-                        high.eq(0),
-                    ]
-            with m.Case(_State.ALIGN):
-                # Shift the dividend's leading zeros out, in powers of two.
-                shifted, zeros = low, []
-                for step in reversed(range(6)):
-                    empty = Signal(name=f"empty{step}")
-                    m.d.comb += empty.eq(~shifted[64 - (1 << step) :].any())
-                    shifted_next = Signal(64, name=f"shifted{step}")
-                    m.d.comb += shifted_next.eq(Mux(empty, shifted << (1 << step), shifted))
-                    shifted = shifted_next
-                    zeros.insert(0, empty)
-                m.d.sync += [low.eq(shifted), count.eq(64 - Cat(*zeros)), state.eq(_State.DIVIDE)]
-            with m.Case(_State.DIVIDE):
-                difference = Signal(66)
-                partial = Cat(low[63], high)
-                m.d.comb += difference.eq(partial - divisor)
-                fits = ~difference[65]
+        a_sign, a_magnitude = operand(self.i.p.a)
+        b_sign, b_magnitude = operand(self.i.p.b)
+
+        remainder, divisor, quotient = Signal(64), Signal(64), Signal(64)
+        steps = Signal(6)
+        remainder_wanted, word_wanted, negate = Signal(), Signal(), Signal()
+
+        shift = Signal(signed(7))
+        m.d.comb += shift.eq(
+            _leading_zeros(m, "divisor", divisor) - _leading_zeros(m, "dividend", remainder)
+        )
+        difference = Signal(65)
+        m.d.comb += difference.eq(remainder - divisor)
+        fits = ~difference[64]
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.i.ready.eq(1)
                 m.d.sync += [
-                    high.eq(Mux(fits, difference, partial)),
-                    low.eq(Cat(fits, low[:63])),
-                    count.eq(count - 1),
+                    remainder.eq(a_magnitude),
+                    divisor.eq(b_magnitude),
+                    remainder_wanted.eq(wants_remainder),
+                    word_wanted.eq(word),
+                    negate.eq(a_sign ^ (b_sign & ~wants_remainder)),
                 ]
-                with m.If(count == 1):
-                    m.d.sync += state.eq(_State.FINISH)
-            with m.Case(_State.FINISH):
-                # Bits above the skipped ones are quotient zeros; a zero divisor makes them ones.
-                quotient = Mux(divisor == 0, Const(2**64 - 1, 64), low)
-                chosen = Signal(64)
-                negative = Mux(remainder_wanted, negative_remainder, negative_quotient)
-                magnitude = Mux(remainder_wanted, high, quotient)
-                m.d.comb += chosen.eq(Mux(negative, -magnitude, magnitude))
+                with m.If(self.i.valid):
+                    m.next = "COMPARE"
+
+            with m.State("COMPARE"):
+                m.d.sync += [quotient.eq(0), steps.eq(shift)]
+                m.next = "ALIGN"
+                with m.If(~divisor.any()):
+                    # Division by zero: the quotient is -1, the remainder the dividend.
+                    m.d.sync += quotient.eq(~0)
+                    with m.If(~remainder_wanted):
+                        m.d.sync += negate.eq(0)
+                    m.next = "DONE"
+                with m.Elif(shift < 0):
+                    m.next = "DONE"
+
+            with m.State("ALIGN"):
+                m.d.sync += divisor.eq(divisor << steps)
+                m.next = "SUBTRACT"
+
+            with m.State("SUBTRACT"):
                 m.d.sync += [
-                    self.o.valid.eq(1),
-                    self.o.payload.eq(Mux(word, chosen[:32].as_signed(), chosen)),
-                    state.eq(_State.IDLE),
+                    quotient.eq(Cat(fits, quotient)),
+                    divisor.eq(divisor >> 1),
+                    steps.eq(steps - 1),
                 ]
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+                with m.If(fits):
+                    m.d.sync += remainder.eq(difference)
+                with m.If(steps == 0):
+                    m.next = "DONE"
+
+            with m.State("DONE"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.next = "IDLE"
+
+        chosen, signed_value = Signal(64), Signal(64)
+        m.d.comb += [
+            chosen.eq(Mux(remainder_wanted, remainder, quotient)),
+            signed_value.eq((chosen ^ negate.replicate(64)) + negate),
+            self.o.p.eq(
+                Cat(
+                    signed_value[:32],
+                    Mux(word_wanted, signed_value[31].replicate(32), signed_value[32:]),
+                )
+            ),
+        ]
         return m

@@ -1,0 +1,136 @@
+"""Multiplier and divider against Python's integers, with their latencies."""
+
+import random
+
+from hypothesis import event, example, given, settings
+from hypothesis import strategies as st
+
+from rtl.arch.instructions import INSTRUCTIONS
+from rtl.core.execute.divider import DivideOperation, Divider
+from rtl.core.execute.multiplier import Multiplier, MultiplyOperation
+from tests.rtl.core.execute.operands import MASK, operands, pairs, sext
+from tests.streams import get, put, simulate
+
+PRODUCTS = {
+    MultiplyOperation.MUL: lambda a, b: a * b,
+    MultiplyOperation.MULH: lambda a, b: sext(a, 64) * sext(b, 64) >> 64,
+    MultiplyOperation.MULHSU: lambda a, b: sext(a, 64) * b >> 64,
+    MultiplyOperation.MULHU: lambda a, b: a * b >> 64,
+    MultiplyOperation.MULW: lambda a, b: sext(a * b, 32),
+}
+
+
+def divide(operation, a, b):
+    """Quotient or remainder as the M extension defines it: rounded towards zero."""
+    bits = 32 if operation.name.endswith("W") else 64
+    unsigned = "U" in operation.name
+    a, b = (value % 2**bits if unsigned else sext(value, bits) for value in (a, b))
+    if b == 0:
+        quotient, remainder = -1, a
+    else:
+        quotient = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+        remainder = a - b * quotient
+    return sext(quotient if "DIV" in operation.name else remainder, bits) & MASK
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(list(MultiplyOperation)), pairs), min_size=30, max_size=80),
+    st.integers(0, 2**32),
+    st.sampled_from([0.0, 0.3]),
+)
+@example([(k, (1 << i, MASK)) for k in MultiplyOperation for i in range(64)], 0, 0.0)
+def test_products_in_order(drawn, seed, pause):
+    """Every request is answered in order, however the two streams pause."""
+    dut, schedule, products = Multiplier(), random.Random(seed), []
+    wanted = [PRODUCTS[operation](a, b) & MASK for operation, (a, b) in drawn]
+
+    async def producer(ctx):
+        for operation, (a, b) in drawn:
+            while schedule.random() < pause:
+                await ctx.tick()
+            await put(ctx, dut.i, {"operation": operation, "a": a, "b": b})
+
+    async def consumer(ctx):
+        for _ in drawn:
+            while schedule.random() < pause:
+                await ctx.tick()
+            products.append(await get(ctx, dut.o))
+
+    simulate(dut, producer, consumer)
+    assert products == wanted
+
+
+def test_multiplier_takes_one_per_cycle_and_answers_after_three():
+    dut = Multiplier()
+
+    async def testbench(ctx):
+        ctx.set(dut.o.ready, 1)
+        for cycle in range(20):
+            ctx.set(dut.i.payload, {"operation": MultiplyOperation.MUL, "a": cycle, "b": 3})
+            ctx.set(dut.i.valid, 1)
+            assert ctx.get(dut.i.ready)
+            assert ctx.get(dut.o.valid) == (cycle >= 3)
+            assert cycle < 3 or ctx.get(dut.o.payload) == (cycle - 3) * 3
+            await ctx.tick()
+
+    simulate(dut, testbench)
+
+
+_quotients = st.builds(
+    # Dividends made from their quotients, so that remainders of 0 and close to the divisor occur.
+    lambda b, quotient, rest: (b * quotient + rest & MASK, b),
+    operands,
+    operands,
+    st.integers(-1, 1),
+)
+_corners = [
+    (a, b)
+    for a in (0, 1, MASK, 1 << 63, 1 << 31, (1 << 64) - (1 << 31), 0xFFFF_FFFF)
+    for b in (0, 1, MASK, 0xFFFF_FFFF, 1 << 32, 1 << 63)
+]
+
+
+def digits_of(operation, a, b):
+    """How many digits of the quotient are computed: one may be a leading 0."""
+    bits = 32 if operation.name.endswith("W") else 64
+    unsigned = "U" in operation.name
+    a, b = (value % 2**bits if unsigned else abs(sext(value, bits)) for value in (a, b))
+    if b == 0:
+        return 0
+    return max(0, max(1, a.bit_length()) - b.bit_length() + 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(DivideOperation)), pairs | _quotients),
+        min_size=10,
+        max_size=30,
+    )
+)
+@example([(operation, pair) for operation in DivideOperation for pair in _corners])
+def test_quotients_and_remainders(drawn):
+    dut, latencies = Divider(), []
+
+    async def testbench(ctx):
+        for operation, (a, b) in drawn:
+            assert ctx.get(dut.i.ready)
+            await put(ctx, dut.i, {"operation": operation, "a": a, "b": b})
+            latency = 1
+            while not ctx.get(dut.o.valid):
+                assert not ctx.get(dut.i.ready)
+                await ctx.tick()
+                latency += 1
+            assert await get(ctx, dut.o) == divide(operation, a, b), (operation, a, b)
+            digits = digits_of(operation, a, b)
+            assert latency == (digits + 3 if digits else 2)
+            latencies.append(latency)
+
+    simulate(dut, testbench)
+    event(f"longest division: {max(latencies) // 10 * 10}+ cycles")
+
+
+def test_codes_are_those_of_funct3():
+    for operation in (*MultiplyOperation, *DivideOperation):
+        assert operation.value & 3 == INSTRUCTIONS[operation.name.lower()].match >> 12 & 3
