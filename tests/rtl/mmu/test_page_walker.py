@@ -123,7 +123,7 @@ def test_walk_is_the_manuals(words, errors, asked, seed):
 @settings(max_examples=40, deadline=None)
 @given(
     memories,
-    st.lists(st.tuples(queries, st.integers(0, 40)), min_size=10, max_size=20),
+    st.lists(st.tuples(queries, st.integers(0, 15)), min_size=15, max_size=30),
     st.integers(0, 2**32),
 )
 def test_abandoned_walk_leaves_nothing(words, asked, seed):

@@ -127,12 +127,15 @@ invalidations = _either(_invalidations)
 #: that are the entry's, and values for the others.
 _kept = st.sets(st.sampled_from(["world", "vpid", "asid", "ept_tag", "page"]), min_size=4)
 _which = st.integers(0, 7)
+#: Many refills overlap an entry, in every way: another ASID, another size, global or not.
+_neighbours = st.sets(st.sampled_from(["world", "vpid", "ept_tag", "page"]))
+refills = st.tuples(_which, _neighbours, entries)
 _what = {
-    "refill": entries,
+    "refill": refills,
     "query": st.tuples(_which, _kept, queries),
     "invalidate": st.tuples(_which, _kept, invalidations),
     # Both at once: the invalidation wins.
-    "both": st.tuples(entries, invalidations),
+    "both": st.tuples(refills, invalidations),
 }
 steps = st.lists(
     st.sampled_from(["refill", "query", "refill", "query", "query", "invalidate", "both"]).flatmap(
@@ -144,12 +147,19 @@ steps = st.lists(
 
 
 def like(model, recipe):
-    """The query or invalidation of a recipe."""
+    """The refill, query or invalidation of a recipe."""
     which, kept, values = recipe
     if not model:
         return values
     entry = model[which % len(model)]
-    return {name: entry[name] if name in kept else values[name] for name in values}
+    merged = {name: entry[name] if name in kept else values[name] for name in values}
+    if "page" in kept:
+        # Anywhere in the page, not only at its beginning.
+        size = pages_of(entry["guest_level" if "match_page" in values else "level"])
+        merged["page"] = entry["page"] // size * size + values["page"] % size
+        if "level" in values:
+            merged["page"] -= merged["page"] % pages_of(values["level"])
+    return merged
 
 
 def set_refill(ctx, dut, entry):
@@ -176,10 +186,10 @@ async def tick(ctx, dut):
     ctx.set(dut.i_invalidate.valid, 0)
 
 
-async def look_up(ctx, dut, query):
-    """The frame, or None; the query stands for one cycle."""
+def look_up(ctx, dut, query):
+    """The frame, or None. The query stands until the next one, and counts once a cycle ends."""
     names = ("world", "vpid", "ept_tag", "asid", "privilege", "sum", "mxr")
-    # Bits above the page number are the caller's business, the TLB does not look at them.
+    # Bits outside the page number are the caller's business, the TLB does not look at them.
     ctx.set(
         dut.query,
         {
@@ -188,9 +198,7 @@ async def look_up(ctx, dut, query):
             "context": {**{name: query[name] for name in names}, "paged": 1},
         },
     )
-    hit, frame = ctx.get(dut.hit), ctx.get(dut.frame)
-    await ctx.tick()
-    return frame if hit else None
+    return ctx.get(dut.frame) if ctx.get(dut.hit) else None
 
 
 def wanted_frame(model, query):
@@ -200,7 +208,7 @@ def wanted_frame(model, query):
     return found[0]["frame"] + query["page"] % pages_of(found[0]["level"]) if found else None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps)
 def test_hits_are_exactly_the_live_entries(actions):
     """While no more than its entries are live, the TLB is a list of entries that never forgets."""
@@ -212,8 +220,7 @@ def test_hits_are_exactly_the_live_entries(actions):
 
     async def testbench(ctx):
         for kind, what in actions:
-            if kind in ("query", "invalidate"):
-                what = like(model, what)
+            what = (like(model, what[0]), what[1]) if kind == "both" else like(model, what)
             if kind == "refill":
                 live = [entry for entry in model if not overlaps(entry, what)]
                 if len(live) == ENTRY_COUNT:
@@ -222,8 +229,9 @@ def test_hits_are_exactly_the_live_entries(actions):
                 set_refill(ctx, dut, what)
                 await tick(ctx, dut)
             elif kind == "query":
-                got, wanted = await look_up(ctx, dut, what), wanted_frame(model, what)
+                got, wanted = look_up(ctx, dut, what), wanted_frame(model, what)
                 assert got == wanted
+                await ctx.tick()
                 seen.append(wanted is not None)
             else:
                 entry, invalidation = what if kind == "both" else (None, what)
@@ -236,7 +244,7 @@ def test_hits_are_exactly_the_live_entries(actions):
             for entry in model if kind != "query" else ():
                 probe = {**entry, "access": Access.READ, "sum": 1, "mxr": 1}
                 probe["privilege"] = Privilege.USER if entry["u"] else Privilege.SUPERVISOR
-                assert await look_up(ctx, dut, probe) == wanted_frame(model, probe)
+                assert look_up(ctx, dut, probe) == wanted_frame(model, probe)
 
     simulate(dut, testbench)
     event(f"queries that hit: {10 * sum(seen) // max(1, len(seen)) * 10} %")
@@ -245,7 +253,7 @@ def test_hits_are_exactly_the_live_entries(actions):
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
-        st.tuples(entries, st.lists(st.tuples(_which, _kept, queries), max_size=3)),
+        st.tuples(refills, st.lists(st.tuples(_which, _kept, queries), max_size=3)),
         min_size=10,
         max_size=40,
     )
@@ -256,52 +264,76 @@ def test_replacement_forgets_but_never_invents(actions):
     model, hits = [], []
 
     async def testbench(ctx):
-        for entry, probes in actions:
+        for refill, probes in actions:
+            entry = like(model, refill)
             model[:] = [*(old for old in model if not overlaps(old, entry)), entry]
             set_refill(ctx, dut, entry)
             await tick(ctx, dut)
             for recipe in probes:
                 query = like(model[-2:], recipe)
-                got = await look_up(ctx, dut, query)
+                got = look_up(ctx, dut, query)
                 assert got in (None, wanted_frame(model, query))
                 hits.append(got is not None)
+                await ctx.tick()
             newest = {**entry, "access": Access.READ, "sum": 1, "mxr": 1}
             newest["privilege"] = Privilege.USER if entry["u"] else Privilege.SUPERVISOR
-            assert await look_up(ctx, dut, newest) == wanted_frame([entry], newest)
+            assert look_up(ctx, dut, newest) == wanted_frame([entry], newest)
 
     simulate(dut, testbench)
     event(f"queries that hit: {10 * sum(hits) // max(1, len(hits)) * 10} %")
 
 
+_plain = dict.fromkeys(
+    ("world", "vpid", "ept_tag", "asid", "global_", "level", "guest_level", "u", "sum", "mxr"), 0
+) | dict.fromkeys("rwxad", 1)
+
+
+def plain(page):
+    """A small page, and the query that reads it."""
+    return {
+        **_plain,
+        "page": page,
+        "frame": page + 7,
+        "access": Access.READ,
+        "privilege": Privilege.SUPERVISOR,
+    }
+
+
 @pytest.mark.parametrize("entry_count", [2, 3, 8])
-def test_last_used_entries_stay(entry_count):
-    """A working set as large as the TLB stays in it; the entry used last is not the victim."""
+def test_entry_used_last_is_not_the_victim(entry_count):
     dut = Tlb(entry_count=entry_count)
-    base = dict.fromkeys(
-        ("world", "vpid", "ept_tag", "asid", "global_", "level", "guest_level", "u"), 0
-    )
-    base |= dict.fromkeys("rwxad", 1)
 
-    def entry(page):
-        return {**base, "page": page, "frame": page + 7}
+    async def refill(ctx, page):
+        set_refill(ctx, dut, plain(page))
+        await tick(ctx, dut)
 
-    def query(page):
-        return {**base, "page": page, "access": Access.READ, "sum": 0, "mxr": 0,
-                "privilege": Privilege.SUPERVISOR}  # fmt: skip
+    async def use(ctx, page):
+        assert look_up(ctx, dut, plain(page)) == page + 7
+        await ctx.tick()
 
     async def testbench(ctx):
+        # As many pages as entries stay, whatever the order of their use.
         for page in range(entry_count):
-            set_refill(ctx, dut, entry(page))
-            await tick(ctx, dut)
-        for page in range(entry_count):
-            assert await look_up(ctx, dut, query(page)) == page + 7
-        for page in range(entry_count, 3 * entry_count):
-            kept = page - 1
-            assert await look_up(ctx, dut, query(kept)) == kept + 7
-            set_refill(ctx, dut, entry(page))
-            await tick(ctx, dut)
-            assert await look_up(ctx, dut, query(kept)) == kept + 7
-            assert await look_up(ctx, dut, query(page)) == page + 7
+            await refill(ctx, page)
+        for page in (*range(entry_count), *reversed(range(entry_count))):
+            await use(ctx, page)
+        # The entry used last stays, each in turn.
+        pages = list(range(entry_count))
+        for turn in range(2 * entry_count):
+            await use(ctx, kept := pages[turn % entry_count])
+            look_up(ctx, dut, plain(1 << 26))
+            await refill(ctx, new := 100 + turn)
+            assert look_up(ctx, dut, plain(kept)) == kept + 7
+            present = [page for page in pages if look_up(ctx, dut, plain(page)) is not None]
+            assert len(present) == entry_count - 1
+            look_up(ctx, dut, plain(1 << 26))
+            (gone,) = set(pages) - set(present)
+            pages[pages.index(gone)] = new
+        # An entry that was just refilled stays as well.
+        for page in range(200, 200 + 2 * entry_count):
+            await refill(ctx, page)
+            assert page == 200 or look_up(ctx, dut, plain(page - 1)) is not None
+            look_up(ctx, dut, plain(1 << 26))
 
     simulate(dut, testbench)
 
