@@ -24,7 +24,7 @@ values = {
 }
 registers = st.sampled_from([RBR_THR] * 6 + [IER, IIR_FCR, LCR, MCR, LSR, LSR, MSR, SCR])
 advances = st.integers(0, 7)
-steps = st.one_of(
+plain = st.one_of(
     st.tuples(st.just("read"), st.sets(registers, min_size=1, max_size=1), advances),
     st.tuples(st.just("read"), st.sets(registers, min_size=2), advances),
     st.tuples(
@@ -38,6 +38,18 @@ steps = st.one_of(
     st.tuples(st.just("run"), st.integers(1, 40)),
     st.tuples(st.just("freeze"), st.integers(1, 10)),
 )
+#: What chance alone would seldom bring about, each with a delay in cycles.
+situations = st.one_of(
+    st.tuples(
+        st.sampled_from(["brim with FIFOs", "brim without FIFOs"]),
+        st.integers(0, 8),
+        st.sampled_from([{RBR_THR}, 0x02, 0xC3, 0x01, 0x00]),
+    ),
+    st.tuples(st.just("last byte out"), st.integers(0, 8)),
+    st.tuples(st.just("timeout"), st.integers(0, 8), st.sets(st.just(RBR_THR))),
+    st.tuples(st.just("loopback ends"), st.integers(0, 8), st.integers(0, 8)),
+)
+steps = plain | situations
 starts = st.fixed_dictionaries({}, optional={IER: values[IER], IIR_FCR: values[IIR_FCR]})
 
 
@@ -99,6 +111,56 @@ def test_every_cycle_agrees_with_the_data_sheet(cycles_per_byte, start, traffic)
         read = {register: response.data >> 8 * register & 0xFF for register in reads}
         assert read == expected
 
+    async def run(ctx, cycles, until=lambda: False):
+        for _ in range(cycles):
+            if until():
+                break
+            await cycle(ctx, advance=1)
+
+    async def write(ctx, **writes):
+        """One register after the other, in no time."""
+        for name, value in writes.items():
+            await register_access(ctx, 0, writes={globals()[name]: value})
+
+    async def situation(ctx, kind, delay, *rest):
+        await write(ctx, LCR=3, MCR=0, IER=15)
+        if kind.startswith("brim"):
+            (action,) = rest
+            incoming.extend(range(20))
+            await write(ctx, IIR_FCR=0xC1 if kind == "brim with FIFOs" else 0)
+            await run(ctx, 400, until=lambda: len(model.received) == model.capacity)
+            await register_access(ctx, 0, reads=[LSR])
+            await run(ctx, delay)
+            if isinstance(action, set):
+                await register_access(ctx, 7, reads=sorted(action))
+            else:
+                await register_access(ctx, 7, writes={IIR_FCR: action})
+        elif kind == "last byte out":
+            await write(ctx, IIR_FCR=5, RBR_THR=1)
+            await register_access(ctx, 0, writes={RBR_THR: 2})
+            await run(ctx, 100, until=lambda: len(model.to_send) == 1)
+            await register_access(ctx, 0, reads=[IIR_FCR])
+            await run(ctx, delay)
+            await register_access(ctx, 7, writes={RBR_THR: 3})
+        elif kind == "timeout":
+            (reads,) = rest
+            await write(ctx, IIR_FCR=0xC3)
+            incoming.extend(range(3))
+            await run(ctx, 200, until=lambda: model.timed_out)
+            incoming.append(3)
+            await run(ctx, delay)
+            if reads:
+                await register_access(ctx, 7, reads=sorted(reads))
+            await run(ctx, 6 * cycles_per_byte)
+        else:
+            (longer,) = rest
+            await write(ctx, MCR=0x10, RBR_THR=4)
+            await run(ctx, delay)
+            incoming.extend(range(2))
+            await write(ctx, MCR=0)
+            await run(ctx, longer)
+            await write(ctx, RBR_THR=5, MCR=0x10)
+
     async def play(ctx):
         ctx.set(dut.tx.ready, 1)
         await register_access(ctx, 7, writes=start)
@@ -114,11 +176,12 @@ def test_every_cycle_agrees_with_the_data_sheet(cycles_per_byte, start, traffic)
                     for byte in what:
                         await register_access(ctx, 0, writes={RBR_THR: byte})
                 case "run":
-                    for _ in range(what):
-                        await cycle(ctx, advance=1)
+                    await run(ctx, what)
                 case "freeze":
                     for _ in range(what):
                         await cycle(ctx, advance=0)
+                case _:
+                    await situation(ctx, kind, what, *rest)
 
     simulate(dut, play)
 
