@@ -81,7 +81,7 @@ COMPUTE = {
     "rem": "remainder(s(a), s(b)) & M",
     "remu": "a % b if b else a",
     "mulw": _word_result("a * b"),
-    "divw": "quotient(sw(a), sw(b)) & M",
+    "divw": _word_result("quotient(sw(a), sw(b))"),
     "divuw": _word_result("(a & W) // (b & W) if b & W else W"),
     "remw": "remainder(sw(a), sw(b)) & M",
     "remuw": _word_result("(a & W) % (b & W) if b & W else a"),
