@@ -78,7 +78,7 @@ class CocotbSoc:
         self._asking = self._answering = False
         self._records = deque(maxlen=self._capacity)
         self._changed = True
-        self.cycles = self.finisher = self.tohost = self.lost = 0
+        self.cycles = self.transition = self.finisher = self.tohost = self.lost = 0
         self.parked = False
         self.park = memoryview(b"")
 
@@ -152,6 +152,7 @@ class CocotbSoc:
         self.parked = bool(self._dut.parked.value)
         park = self._dut.park.value.to_unsigned()
         self.cycles = PARK["cycle"].extract(park)
+        self.transition = self._dut.transition.value.to_unsigned()
         if self.parked:
             self.park = memoryview(park.to_bytes(8 * -(-PARK.width // 64), "little"))
 

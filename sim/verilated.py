@@ -26,6 +26,7 @@ class _Status(ctypes.Structure):
     _fields_ = (
         ("park", c_uint64 * _PARK_WORDS),
         ("cycles", c_uint64),
+        ("transition", c_uint64),
         ("window_address", c_uint64),
         ("window_data", c_uint64),
         ("tohost", c_uint64),
@@ -132,6 +133,11 @@ class Verilated:
     def cycles(self) -> int:
         """Cycles in which time was not frozen, since reset."""
         return self._status.cycles
+
+    @property
+    def transition(self) -> int:
+        """Transition cycles of all exits before the one the hart is parked for."""
+        return self._status.transition
 
     @property
     def finisher(self) -> int:

@@ -317,6 +317,7 @@ void Machine::publish() {
     Top &top = *top_;
     status_.parked = ports::parked(top);
     status_.cycles = ports::park_cycle.get(ports::park(top));
+    status_.transition = ports::transition(top);
     if (status_.parked) copy_words(status_.park, ports::park(top));
     if (ports::window_request_valid(top)) {
         const auto &request = ports::window_request_payload(top);

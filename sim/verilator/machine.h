@@ -25,6 +25,7 @@ enum class HostResult : int { OK = 0, ERROR = 1, NO_ANSWER = 2 };
 struct Status {
     uint64_t park[words_of(ports::park_width)];
     uint64_t cycles;  // machine cycles since reset
+    uint64_t transition;
     uint64_t window_address;
     uint64_t window_data;
     uint64_t tohost;

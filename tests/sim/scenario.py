@@ -30,7 +30,7 @@ def scenario(soc) -> list:
 
     # Running: budgets, parking, charges.
     note("budget", soc.resume_and_run(0x1000, 50, 0, 0, 20), soc.cycles)
-    note("parked", soc.run(1000), soc.cycles, ParkRecord.from_bytes(soc.park))
+    note("parked", soc.run(1000), soc.cycles, ParkRecord.from_bytes(soc.park), soc.transition)
     note("skipped", soc.skip(12345), soc.cycles)
     note("charged", soc.resume_and_run(0x2000, 10, 0, 77, 1000), soc.cycles)
     soc.set_skipping(False)

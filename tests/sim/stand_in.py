@@ -37,6 +37,7 @@ class StandIn(wiring.Component):
     host: In(RegisterBus())
     parked: Out(1, init=1)
     park: Out(Park)
+    transition: Out(64)
     resume: In(stream.Signature(Resume))
     memory: Out(Axi4(id_width=1))
     console: Out(stream.Signature(8))
@@ -174,6 +175,7 @@ class StandIn(wiring.Component):
 
         cycle, left, key = Signal(64), Signal(64), Signal(8)
         m.d.comb += self.park.cycle.eq(cycle)
+        m.d.comb += self.transition.eq(cycle ^ 0xFFFF_0000_0000)
         with m.If(self.skip.valid):
             m.d.sync += cycle.eq(cycle + self.skip.cycles)
         m.d.comb += self.resume.ready.eq(self.parked)
