@@ -83,8 +83,6 @@ class CacheArray(wiring.Component):
     Parameters
     ----------
     geometry : CacheGeometry
-    granularity : int or None
-        Bits per bit of ``write_mask``; None writes whole words.
 
     Members
     -------
@@ -98,8 +96,8 @@ class CacheArray(wiring.Component):
         The way to replace: an invalid one, else all in turn; one-hot.
     select : In
         The way ``data`` and ``line`` (the line's bus address bits 31:6) show, one-hot.
-    write_ways, write_word, write_mask, write_data : In
-        Write a word of the set.
+    write_ways, write_word, write_data : In
+        Write a whole word of the set: block RAM is cheapest without byte enables.
     keep : In
         The way that holds the line at ``frame``, ``offset`` from the next cycle on, unless
         ``drop_set`` or ``drop_all`` comes with it.
@@ -111,9 +109,8 @@ class CacheArray(wiring.Component):
         Drop everything.
     """
 
-    def __init__(self, *, geometry, granularity=None):
+    def __init__(self, *, geometry):
         self._geometry = geometry
-        self._granularity = granularity
         ways = geometry.ways
         word = 8 * DATA_BYTES
         super().__init__(
@@ -130,7 +127,6 @@ class CacheArray(wiring.Component):
                 "line": Out(BUS_ADDRESS_BITS - _LINE),
                 "write_ways": In(ways),
                 "write_word": In(exact_log2(LINE_WORDS)),
-                "write_mask": In(word // (granularity or word)),
                 "write_data": In(word),
                 "keep": In(ways),
                 "drop": In(ways),
@@ -157,7 +153,7 @@ class CacheArray(wiring.Component):
             m.submodules[f"words_{way}"] = rows = memory.Memory(
                 shape=unsigned(8 * DATA_BYTES), depth=geometry.set_count * LINE_WORDS, init=()
             )
-            read, write = rows.read_port(), rows.write_port(granularity=self._granularity)
+            read, write = rows.read_port(), rows.write_port()
             m.d.comb += [
                 tag_read.addr.eq(geometry.set_of(self.read_offset)),
                 tag_read.en.eq(self.read_tags),
@@ -170,7 +166,7 @@ class CacheArray(wiring.Component):
                 read.en.eq(self.read_data),
                 write.addr.eq(Cat(self.write_word, this_set)),
                 write.data.eq(self.write_data),
-                write.en.eq(self.write_mask & self.write_ways[way].replicate(len(write.en))),
+                write.en.eq(self.write_ways[way]),
             ]
             valid = Signal(geometry.set_count, name=f"valid_{way}")
             with m.If(self.drop_all):

@@ -162,7 +162,6 @@ class InstructionCache(wiring.Component):
             ar.p.burst.eq(Burst.INCR),
             r.ready.eq(state == _State.REFILL),
             array.write_word.eq(word),
-            array.write_mask.eq(1),
             array.write_data.eq(Mux(state == _State.REFILL, r.p.data, self.snoop.response.p.data)),
         ]
         with m.If(ar.ready):

@@ -77,7 +77,6 @@ class _Store(data.Struct):
     valid: 1
     word: OFFSET_BITS - 3
     frame: FRAME_BITS
-    mask: DATA_BYTES
     data: 8 * DATA_BYTES
 
 
@@ -139,7 +138,7 @@ class DataCache(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self._geometry
-        m.submodules.array = array = CacheArray(geometry=geometry, granularity=8)
+        m.submodules.array = array = CacheArray(geometry=geometry)
         bus = self.bus
 
         state = Signal(_State)
@@ -180,26 +179,27 @@ class DataCache(wiring.Component):
             miss.eq(wanted & ~hit & ~failed & ~(snooping & ~request.forward)),
         ]
         last_store = Signal(_Store)
-        m.d.sync += last_store.valid.eq(store)
-        with m.If(store):
-            m.d.sync += [
-                last_store.word.eq(request.offset[3:]),
-                last_store.frame.eq(frame),
-                last_store.mask.eq(mask),
-                last_store.data.eq(store_data),
-            ]
         bypass = Signal()
-        bypassed = Signal(8 * DATA_BYTES)
         word = Signal(8 * DATA_BYTES)
+        stored_bits = Signal(8 * DATA_BYTES)
+        merged = Signal(8 * DATA_BYTES)
         m.d.comb += [
             bypass.eq(
                 last_store.valid
                 & (last_store.word == request.offset[3:])
                 & (last_store.frame == frame)
             ),
-            bypassed.eq(Cat((bypass & bit).replicate(8) for bit in last_store.mask)),
-            word.eq(array.data & ~bypassed | last_store.data & bypassed),
+            word.eq(Mux(bypass, last_store.data, array.data)),
+            stored_bits.eq(Cat(byte.replicate(8) for byte in mask)),
+            merged.eq(word & ~stored_bits | store_data & stored_bits),
         ]
+        m.d.sync += last_store.valid.eq(store)
+        with m.If(store):
+            m.d.sync += [
+                last_store.word.eq(request.offset[3:]),
+                last_store.frame.eq(frame),
+                last_store.data.eq(merged),
+            ]
 
         done = Signal()
         m.d.comb += [
@@ -233,11 +233,11 @@ class DataCache(wiring.Component):
             with m.If(store & array.hit[way] | write_back_starts & victim[way]):
                 m.d.sync += dirty.eq(dirty & ~here | here & store.replicate(len(here)))
 
-        # Who comes next. A snoop has its turn when the hart could have come since the last one.
+        # Who comes next. In the cycle of its response, if not before, a snoop port leaves the way to
+        # the hart, so that they take turns.
         others = Signal()
         cleaning = Signal()
         dropping = Signal()
-        snoop_turn = Signal(init=1)
         take_clean = Signal()
         take_walker = Signal()
         take_snoop = Signal()
@@ -245,9 +245,9 @@ class DataCache(wiring.Component):
         m.d.comb += others.eq(ready & ~self.lock)
         with m.If(others & self.i_clean.valid):
             m.d.comb += take_clean.eq(1)
-        with m.Elif(others & self.walker.request.valid):
+        with m.Elif(others & self.walker.request.valid & ~self.walker.response.valid):
             m.d.comb += take_walker.eq(1)
-        with m.Elif(others & self.snoop.request.valid & snoop_turn):
+        with m.Elif(others & self.snoop.request.valid & ~self.snoop.response.valid):
             m.d.comb += take_snoop.eq(1)
         with m.Elif(ready):
             m.d.comb += take_hart.eq(1)
@@ -326,8 +326,7 @@ class DataCache(wiring.Component):
             array.select.eq(Mux(ready, array.hit, victim)),
             array.write_ways.eq(array.hit & store.replicate(geometry.ways)),
             array.write_word.eq(geometry.word_of(request.offset)),
-            array.write_mask.eq(mask),
-            array.write_data.eq(store_data),
+            array.write_data.eq(merged),
         ]
         r_error = bus.r.p.resp.as_value()[1]
         b_error = bus.b.p.resp.as_value()[1]
@@ -387,7 +386,6 @@ class DataCache(wiring.Component):
                         phase1.eq(1),
                         direct.eq(0),
                         source.eq(_Source.SNOOP),
-                        snoop_turn.eq(0),
                         request.offset.eq(self.snoop.request.p.address[:OFFSET_BITS]),
                         request.frame.eq(self.snoop.request.p.address[OFFSET_BITS:]),
                         request.write.eq(self.snoop.request.p.write),
@@ -400,7 +398,6 @@ class DataCache(wiring.Component):
                         phase1.eq(self.i_index.valid),
                         direct.eq(1),
                         source.eq(_Source.HART),
-                        snoop_turn.eq(1),
                         request.offset.eq(self.i_index.payload),
                     ]
             with m.Case(_State.WRITE_BACK):
@@ -430,7 +427,6 @@ class DataCache(wiring.Component):
                 m.d.comb += [
                     array.drop.eq(victim & bus.ar.valid.replicate(geometry.ways)),
                     array.write_word.eq(beat),
-                    array.write_mask.eq(0xFF),
                     array.write_data.eq(bus.r.p.data),
                 ]
                 with m.If(bus.r.ready & bus.r.valid):
@@ -471,9 +467,7 @@ class DataCache(wiring.Component):
                         m.d.sync += request.offset.eq(request.offset + LINE_BYTES)
 
         m.d.comb += [
-            self.written.valid.eq(
-                store & snooping | (state == _State.FORWARD) & request.write & b_ends
-            ),
+            self.written.valid.eq(store & snooping | (state == _State.FORWARD) & b_ends),
             self.written.address.eq(Cat(C(0, 3), request.offset[3:], request.frame)),
         ]
         return m
