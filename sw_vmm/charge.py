@@ -102,15 +102,17 @@ def load_charges(configuration: dict, path: Path = CHARGES_FILE) -> Charges:
     except (OSError, ValueError) as error:
         raise ChargesError(f"{path.name} cannot be read: {error}") from None
     names = {member.name for member in fields(Charges)}
-    cycles = content.get("cycles") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        content = {}
+    cycles, measured = content.get("cycles"), content.get("configuration")
     if (
         not isinstance(cycles, dict)
+        or not isinstance(measured, dict)
         or content.get("format") != _FORMAT
         or set(cycles) != names
         or not all(isinstance(value, int) and value >= 0 for value in cycles.values())
     ):
         raise ChargesError(f"{path.name} is damaged: run 'make calibrate' again")
-    measured = content.get("configuration")
     if measured != _normal(configuration):
         other = sorted(
             name

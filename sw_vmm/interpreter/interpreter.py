@@ -111,6 +111,7 @@ class Interpreter:
         ``asked`` is called after every access of a device, and every ``poll`` instructions when
         ``poll`` is not 0.
         """
+        self._select_context()
         while True:
             self._synchronize(0)
             if asked():

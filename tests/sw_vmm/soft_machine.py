@@ -141,12 +141,11 @@ class SoftMachine:
         self.cycle += charge
         self.charged += charge
         self._armed = True
-        self._leaving = True
+        self._leaving = self.park.kind == ROOT_TRAP
 
     def run(self, cycles):
         if self._armed:
             self._armed, self._parked = None, False
-            # Clear of the resume's own charge, which the budget of a test never ends in.
         end = self.cycle + cycles
         hart = self.hart
         while self.cycle < end:

@@ -1,0 +1,74 @@
+"""The charge model: prices, factor, and constants that belong to one configuration."""
+
+import json
+
+import pytest
+
+from sw_vmm.charge import ChargeModel, Charges, load_charges, save_charges
+from sw_vmm.errors import ChargesError
+
+CHARGES = Charges(exit=40, csr=3, gpr=2, guest_word=4, device=50, instruction=60)
+CONFIGURATION = {"ram_latency": 12, "tlb_entries": 8}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "charges.json"
+    save_charges(CHARGES, CONFIGURATION, path)
+    return path
+
+
+def test_a_price_is_the_sum_of_its_operations_times_the_factor():
+    assert ChargeModel(CHARGES).price(exit=1, csr=4, gpr=62) == 40 + 12 + 124
+    assert ChargeModel(CHARGES, 2).price(device=3) == 300
+    assert ChargeModel(CHARGES, 0.5).price(csr=3) == 4
+    assert ChargeModel(CHARGES, 0).price(instruction=1000) == 0
+
+
+def test_a_free_vmm_needs_no_constants():
+    assert ChargeModel(None, 0).price(exit=1) == 0
+
+
+@pytest.mark.parametrize("factor", [-1, float("inf"), float("nan")])
+def test_bad_factors_are_refused(factor):
+    with pytest.raises(ChargesError):
+        ChargeModel(CHARGES, factor)
+
+
+def test_a_charge_without_constants_is_refused():
+    with pytest.raises(ChargesError, match="make calibrate"):
+        ChargeModel(None, 1.0)
+
+
+def test_constants_come_back_for_their_configuration(file):
+    assert load_charges(CONFIGURATION, file) == CHARGES
+
+
+def test_constants_of_another_configuration_are_refused_by_name(file):
+    with pytest.raises(ChargesError, match=r"another configuration \(ram_latency\)"):
+        load_charges({**CONFIGURATION, "ram_latency": 13}, file)
+
+
+def test_missing_constants_say_what_to_do(tmp_path):
+    with pytest.raises(ChargesError, match="make calibrate"):
+        load_charges(CONFIGURATION, tmp_path / "charges.json")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: "[]",
+        lambda content: content.replace('"csr": 3', '"csr": "3"'),
+        lambda content: content.replace('"csr"', '"cst"'),
+        lambda content: content.replace('"format": 1', '"format": 2'),
+        lambda content: json.dumps({**json.loads(content), "configuration": None}),
+    ],
+)
+def test_damaged_constants_are_refused_in_one_line(file, damage):
+    content = file.read_text()
+    assert damage(content) != content
+    file.write_text(damage(content))
+    with pytest.raises(ChargesError) as caught:
+        load_charges(CONFIGURATION, file)
+    assert "\n" not in str(caught.value)
