@@ -145,13 +145,18 @@ class Uart:
     def _start(self) -> None:
         """Let bytes set out that can."""
         looped = bool(self._mcr & _LOOPBACK)
-        if self._sending is None and self._transmit and not (looped and self._receiving):
+        if (
+            self._sending is None
+            and self._transmit
+            and not (looped and self._receiving is not None)
+        ):
             self._sending = self._transmit.popleft()
             self._sending_looped = looped
             self._sent_at = self._now + self._cycles_per_byte
             if not self._transmit:
                 self._thr_interrupt = True
-        if self._receiving is None and not self._receive and not looped:
+        looping = looped or (self._sending is not None and self._sending_looped)
+        if self._receiving is None and not self._receive and not looping:
             key = self._keyboard.next_key()
             if key is not None:
                 self._receiving = key
