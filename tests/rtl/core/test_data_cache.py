@@ -265,6 +265,15 @@ def test_hits_are_answered_in_phase_1_one_per_cycle_and_see_the_store_before_the
     assert [hits[1][2], hits[3][2]] == [0x1122_3344_5566_7788, 0x1122_3344_5566_77AA]
 
 
+def test_partial_stores_in_a_row_add_up():
+    bench = Bench()
+    ops = [load(A), after(60, store(A, word("new"), mask=0x0F))]
+    ops += [store(A, word("new"), mask=0xE0), store(A, word("new"), mask=0x10), load(A)]
+    bench.run(bench.hart(ops))
+    bench.check()
+    assert bench.results[-1][2] == word("new")
+
+
 def test_a_load_of_another_page_does_not_see_the_store_before_it():
     bench = Bench()
     bench.run(bench.hart([load(A), load(B), after(60, store(A, 1)), load(B), load(A)]))
