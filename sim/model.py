@@ -65,6 +65,8 @@ _COMPILER_FLAGS = (
 )
 #: Part of every key: the flags all models are built with.
 COMPILER_KEY = repr((_VERILATOR_FLAGS, _COMPILER_FLAGS))
+# One evaluation of the model per cycle, by clocking on both edges.
+_LIBRARY_CLOCK = ("+define+VMXLAB_CLOCK=edge",)
 # Calls within the library need no indirection then.
 _LIBRARY_FLAGS = ("-fvisibility=hidden",)
 _LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc", "-lpthread")
@@ -145,7 +147,7 @@ def library_file(
                 verilog,
                 folder,
                 output=_LIBRARY,
-                flags=flags,
+                flags=(*_LIBRARY_CLOCK, *flags),
                 sources=sorted(HARNESS.glob("*.cpp")),
                 compiling=_LIBRARY_FLAGS,
                 linking=_LINKER_FLAGS,

@@ -10,6 +10,10 @@ from rtl.arch.memory_map import MEMORY_MAP
 __all__ = ["SimulationTop", "top_verilog"]
 
 _MEMORY = "memory"
+_CLOCK = """`ifndef VMXLAB_CLOCK
+`define VMXLAB_CLOCK posedge
+`endif
+"""
 
 
 class SimulationTop(wiring.Component):
@@ -27,13 +31,29 @@ class SimulationTop(wiring.Component):
         self._soc = soc
         self._ram_latency = ram_latency
         super().__init__(
-            {name: member for name, member in soc.signature.members.items() if name != _MEMORY}
+            {
+                "clk": wiring.In(1),
+                "rst": wiring.In(1),
+                **{
+                    name: member
+                    for name, member in soc.signature.members.items()
+                    if name != _MEMORY
+                },
+            }
         )
 
     def elaborate(self, platform):
         m = Module()
+        # All state depends on the reset. Taken from a register it is no input of that logic, which
+        # the simulation would otherwise work out twice in every cycle.
+        m.domains.raw = raw = ClockDomain(reset_less=True)
+        m.domains.sync = sync = ClockDomain()
+        m.d.comb += [raw.clk.eq(self.clk), sync.clk.eq(self.clk)]
+        m.d.raw += sync.rst.eq(self.rst)
         m.submodules.soc = soc = self._soc
-        for name, member in self.signature.members.items():
+        for name, member in soc.signature.members.items():
+            if name == _MEMORY:
+                continue
             inner, outer = getattr(soc, name), getattr(self, name)
             if member.is_signature:
                 wiring.connect(m, inner, flipped(outer))
@@ -81,4 +101,6 @@ def top_verilog(top: SimulationTop, name: str) -> str:
     """The top as Verilog: the same text for the same hardware, wherever the sources lie."""
     text = verilog.convert(top, name=name, emit_src=False, strip_internal_attrs=True)
     # A process that assigns a constant reads nothing: "always @*" would never run it.
-    return text.replace("always @*", "always_comb")
+    text = text.replace("always @*", "always_comb")
+    # The library clocks by both edges: one evaluation per cycle instead of two.
+    return _CLOCK + text.replace("@(posedge ", "@(`VMXLAB_CLOCK ")

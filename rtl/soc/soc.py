@@ -13,6 +13,7 @@ from rtl.core.hart import Hart
 from rtl.core.ports import Park, Resume, RetirementPort, Skip
 from rtl.irq.clint import Clint
 from rtl.irq.plic import Plic
+from rtl.lib.register_slice import RegisterSlice
 from rtl.soc.config import SocConfig
 from rtl.soc.device_window import DeviceWindow
 from rtl.soc.finisher import Finisher
@@ -135,8 +136,15 @@ class Soc(wiring.Component):
             connect(m, getattr(decoder, name), unit.bus)
 
         # The host.
-        connect(m, flipped(self.host), port.host)
-        connect(m, flipped(self.resume), port.resume_wide)
+        # Registers keep the paths from outside short, and simulation from following them through
+        # the whole SoC at each change of an input.
+        m.submodules.host_slice = host_slice = RegisterSlice(shape=RegisterRequest)
+        m.submodules.resume_slice = resume_slice = RegisterSlice(shape=Resume)
+        connect(m, flipped(self.host.request), host_slice.i)
+        connect(m, host_slice.o, port.host.request)
+        connect(m, port.host.response, flipped(self.host.response))
+        connect(m, flipped(self.resume), resume_slice.i)
+        connect(m, resume_slice.o, port.resume_wide)
         connect(m, port.command, hart.host)
         connect(m, port.resume, hart.resume)
         m.d.comb += [
@@ -151,12 +159,12 @@ class Soc(wiring.Component):
             hart.park_interrupts.eq(port.park_interrupts),
             hart.skip.eq(self.skip),
             hart.stall.eq(window.overdue),
-            self.parked.eq(hart.parked),
+            self.parked.eq(hart.parked & ~resume_slice.o.valid),
             self.park.eq(hart.park),
             self.transition.eq(port.transition_before),
             self.retirement.valid.eq(hart.retirement.valid),
             self.retirement.record.eq(hart.retirement.record),
-            self.quiet.eq(uart.idle & window.idle),
+            self.quiet.eq(uart.idle & window.idle & plic.idle),
         ]
 
         # Devices.

@@ -43,17 +43,16 @@ void Machine::reset() {
     ports::host_response_ready(top) = 1;
     top.rst = 1;
     settle();
-    for (int cycle = 0; cycle < 2; ++cycle) {
-        tick();
-        settle();
-    }
+    // The reset takes effect, and ends, one cycle late.
+    tick();
+    tick();
     top.rst = 0;
-    settle();
+    tick();
     publish();
 }
 
-// One clock edge; the settled outputs before it are this cycle's. The caller sets the next cycle's
-// inputs and settles.
+// One cycle: the outputs before it are this cycle's, given the inputs they were last settled with.
+// The top is clocked by both edges (VMXLAB_CLOCK), so that a cycle is one evaluation.
 template <bool kObserve> void Machine::tick() {
     Top &top = *top_;
     if (__builtin_expect(ports::console_valid(top), 0)) sent(ports::console_payload(top));
@@ -62,9 +61,8 @@ template <bool kObserve> void Machine::tick() {
         events_ |= FINISHED;
     }
     if (kObserve && ports::retirement_valid(top)) retired();
-    top.clk = 1;
+    top.clk ^= 1;
     top.eval();
-    top.clk = 0;
 }
 
 template <bool kObserve> uint32_t Machine::loop(uint64_t budget) {
@@ -97,7 +95,6 @@ template <bool kObserve> uint32_t Machine::loop(uint64_t budget) {
         if (__builtin_expect(ports::keyboard_valid(top), 0)) ports::keyboard_valid(top) = 0;
         if (__builtin_expect(asked, 0)) ports::window_request_ready(top) = 0;
         if (__builtin_expect(answered, 0)) ports::window_response_valid(top) = 0;
-        settle();
     }
     return events;
 }

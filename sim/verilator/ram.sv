@@ -1,3 +1,6 @@
+`ifndef VMXLAB_CLOCK
+`define VMXLAB_CLOCK posedge
+`endif
 // RAM on AXI4: INCR bursts of 64-bit beats, the first beat LATENCY cycles after its request and
 // then one per cycle; reads and writes go side by side. The bytes live in C++ (ram.cpp).
 
@@ -66,7 +69,7 @@ module vmxlab_ram #(
         r_last = 0;
     end
 
-    always_ff @(posedge clk) begin
+    always_ff @(`VMXLAB_CLOCK clk) begin
         if (rst) begin
             reading <= 0;
             r_valid <= 0;
@@ -107,7 +110,7 @@ module vmxlab_ram #(
         b_resp = OKAY;
     end
 
-    always_ff @(posedge clk) begin
+    always_ff @(`VMXLAB_CLOCK clk) begin
         if (rst) begin
             writing <= 0;
             b_valid <= 0;
