@@ -78,7 +78,7 @@ class Interpreter:
             raise ValueError("an interpreted instruction takes at least one cycle")
         self.hart = hart
         self.registers = [0] * (SCRATCH + 1) if registers is None else registers
-        self.unit = MemoryUnit(hart, memory, bus, self._enter_device)
+        self.unit = MemoryUnit(hart, memory, bus, self._enter_device, self._ask_soon)
         self.pc = 0
         self.instret = 0
         self.idle = 0
@@ -231,6 +231,10 @@ class Interpreter:
     def _enter_device(self) -> None:
         self._synchronize(self._pcs.index(self.unit.at))
         self._offset += self._cycles_per_device_access
+        self._attention = 0
+
+    def _ask_soon(self) -> None:
+        """Let ``run`` ask its caller behind the current block."""
         self._attention = 0
 
     # -- from code to blocks -----------------------------------------------------------------------

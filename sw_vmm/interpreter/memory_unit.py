@@ -42,12 +42,20 @@ class MemoryUnit:
         Whose privilege, whose RAM, whose devices.
     before_device : callable
         Brings ``hart.now`` to the instruction at ``at``; called before a device is accessed.
+    on_watched : callable
+        Called after a store that gives ``watched_value`` something other than zero.
     """
 
     def __init__(
-        self, hart: Hart, memory: GuestMemory, bus: Bus, before_device: Callable[[], None]
+        self,
+        hart: Hart,
+        memory: GuestMemory,
+        bus: Bus,
+        before_device: Callable[[], None],
+        on_watched: Callable[[], None] = lambda: None,
     ):
         self._before_device = before_device
+        self._on_watched = on_watched
         self._hart = hart
         self._memory = memory
         self._bus = bus
@@ -160,6 +168,8 @@ class MemoryUnit:
         self._memory.write(gpa, size, value)
         if self.watched is not None and gpa < self.watched + 8 and gpa + size > self.watched:
             self.watched_value = self._memory.read(self.watched, 8)
+            if self.watched_value:
+                self._on_watched()
 
     def _halves(self, gva: int, gpa: int, size: int, access: Access) -> list[tuple[int, int]]:
         """The parts (gpa, bytes) of a misaligned access, in RAM, both translated before any use."""

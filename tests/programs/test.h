@@ -1,12 +1,9 @@
 // Directed programs: each ends by tohost, 1 when all its checks hold, (n << 1) | 1 when check n
 // does not. A trap nobody expected at check n is reported as 128 + n.
 //
-// gp holds the number of the current check; s7 to s11, t5 and t6 belong to the macros and to the
-// trap handler. Built with -DWRONG=n, check n expects something else: it must fail.
-
-#ifndef WRONG
-#define WRONG 0
-#endif
+// gp holds the number of the current check, tp that of the check that shall expect something else
+// (read from the word `wrong`, which the runner patches): it must fail. s7 to s11, t5 and t6 belong
+// to the macros and to the trap handler.
 
 #define MSTATUS_MPP (3 << 11)
 #define MSTATUS_MPRV (1 << 17)
@@ -17,18 +14,22 @@
 #define MSTATUS_TSR (1 << 22)
 #define INTERRUPT (1 << 63)
 
+#define EXPECT(register) \
+    bne gp, tp, 65f; \
+    xori t6, t6, 1; \
+65: bne register, t6, fail
+
 // The register holds the constant.
 #define CHECK(number, register, expected) \
     li gp, number; \
-    .if (number) == WRONG; li t6, (expected) ^ 1; .else; li t6, expected; .endif; \
-    bne register, t6, fail
+    li t6, expected; \
+    EXPECT(register)
 
 // The register holds the address of the label.
 #define CHECK_ADDRESS(number, register, label) \
     li gp, number; \
     la t6, label; \
-    .if (number) == WRONG; addi t6, t6, 1; .endif; \
-    bne register, t6, fail
+    EXPECT(register)
 
 // The instructions trap; goes on behind them with mcause, mepc and mtval in s9, s10 and s11.
 #define TRAPS(...) \
@@ -105,6 +106,8 @@ _start: la sp, stack_top; \
     li s7, 0; \
     li s8, 0; \
     li gp, 0; \
+    la tp, wrong; \
+    lw tp, 0(tp); \
     j begin; \
     .balign 4; \
 trap: \
@@ -136,6 +139,8 @@ pass: \
     .balign 64; \
     .globl tohost; \
 tohost: .dword 0; \
+    .globl wrong; \
+wrong: .dword 0; \
     .text; \
     .balign 4; \
 begin:
