@@ -30,6 +30,8 @@ class Plic(wiring.Component):
         Interrupt lines, levels; bit n is source n, and there is no source 0.
     mei, sei : Out(1)
         Interrupt lines of the contexts, levels.
+    idle : Out(1)
+        No gateway has a request to forward: time changes nothing.
     """
 
     bus: In(RegisterBus())
@@ -37,6 +39,7 @@ class Plic(wiring.Component):
     sources: In(32)
     mei: Out(1)
     sei: Out(1)
+    idle: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -45,7 +48,8 @@ class Plic(wiring.Component):
 
         count = len(self.sources)
         priorities = [C(0, 1), *(register.priority.value for register in registers.priority)]
-        # A source is pending until it is claimed, and in service until it is completed.
+        # A source is in service from its gateway's request to completion, and pending until it is
+        # claimed.
         pending, in_service = Signal(count), Signal(count)
         claimed, completed = Signal(count), Signal(count)
         m.d.comb += registers.pending.sources.next.eq(pending[1:])
@@ -74,11 +78,17 @@ class Plic(wiring.Component):
                         with m.If((source == index) & enabled[index]):
                             m.d.comb += completed[index].eq(1)
 
-        forwarded = Mux(self.advance, self.sources & ~in_service, 0)
-        m.d.sync += [
+        requests, forwarded = Signal(count), Signal(count)
+        m.d.comb += [
             # Source 0 stands for none in a claim.
-            pending.eq((pending | forwarded) & ~claimed & ~1),
-            in_service.eq((in_service | forwarded) & ~completed & ~1),
+            requests.eq(self.sources & ~in_service & ~1),
+            forwarded.eq(Mux(self.advance, requests, 0)),
+            self.idle.eq(requests == 0),
+        ]
+        m.d.sync += [
+            pending.eq((pending | forwarded) & ~claimed),
+            # Only what has been claimed can be completed.
+            in_service.eq((in_service | forwarded) & ~(completed & ~pending)),
         ]
         return m
 

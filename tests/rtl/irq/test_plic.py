@@ -23,10 +23,14 @@ class Model:
         self.forwarded = set()
 
     def clock(self, advance):
-        for source in SOURCES if advance else ():
-            if self.levels >> source & 1 and source not in self.forwarded:
+        if advance:
+            for source in self.requests():
                 self.forwarded.add(source)
                 self.pending.add(source)
+
+    def requests(self):
+        high = {source for source in SOURCES if self.levels >> source & 1}
+        return high - self.forwarded
 
     def candidates(self, context):
         ready = self.pending & self.enable[context]
@@ -76,6 +80,7 @@ def test_random_traffic_agrees_with_the_specification(traffic, priority, running
     def check(ctx):
         assert ctx.get(dut.mei) == model.line(0)
         assert ctx.get(dut.sei) == model.line(1)
+        assert ctx.get(dut.idle) == (not model.requests())
 
     async def cycles(ctx, count, advance):
         ctx.set(dut.advance, advance)
@@ -185,5 +190,22 @@ def test_only_the_lowest_byte_of_the_register_claims():
         assert (await access(ctx, dut.bus, THRESHOLD, mask=0x10)).data >> 32 & 0xFF == 10
         assert not ctx.get(dut.mei)
         assert await access(ctx, dut.bus, 0x3000) == Answer(0, 1)
+
+    simulate(dut, host)
+
+
+def test_what_has_not_been_claimed_cannot_be_completed():
+    dut = Plic()
+
+    async def host(ctx):
+        await access(ctx, dut.bus, ENABLE, write=1, mask=0x0F, data=1 << 10)
+        ctx.set(dut.sources, 1 << 10)
+        ctx.set(dut.advance, 1)
+        await ctx.tick()
+        ctx.set(dut.advance, 0)
+        await access(ctx, dut.bus, THRESHOLD, write=1, mask=0xF0, data=10 << 32)
+        # Had it been completed, the gateway would have a request again.
+        assert ctx.get(dut.idle)
+        assert (await access(ctx, dut.bus, PENDING, mask=0x0F)).data == 1 << 10
 
     simulate(dut, host)
