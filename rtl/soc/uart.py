@@ -51,8 +51,8 @@ class Uart(wiring.Component):
     rx_empty : Out(1)
         The receive FIFO is empty and nothing is being received.
     idle : Out(1)
-        Nothing is being sent or received, and no receive timeout is running: without an access
-        or a byte on ``rx``, time changes nothing.
+        Nothing is being sent or received or offered on ``rx``, and no receive timeout is
+        running: without an access, time changes nothing.
 
     Raises ValueError when ``cycles_per_byte`` is not positive.
     """
@@ -224,7 +224,8 @@ class Uart(wiring.Component):
             self.interrupt.eq(iir.source != source.NONE),
             self.rx_empty.eq(~lsr.data_ready & ~line.receiving),
             self.idle.eq(
-                lsr.thr_empty & ~line.sending & ~line.receiving & ~self.tx.valid & ~timing
+                lsr.thr_empty
+                & ~(line.sending | line.receiving | self.tx.valid | self.rx.valid | timing)
             ),
         ]
         return m

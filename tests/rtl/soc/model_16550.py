@@ -83,7 +83,7 @@ class Model16550:
             case 7:
                 return self.scr
 
-    def outputs(self, advance):
+    def outputs(self, advance, rx):
         timer_runs = self.fifos and self.received and not self.timed_out
         looped = self.sending is not None and self.sending[2]
         return {
@@ -97,6 +97,7 @@ class Model16550:
             and self.sending is None
             and self.receiving is None
             and self.offered is None
+            and rx is None
             and not timer_runs,
             "tx": self.offered,
         }
@@ -104,7 +105,7 @@ class Model16550:
     def cycle(self, *, advance, reads=(), writes=None, rx=None):
         """Let one cycle pass and return the values of the registers in ``reads``.
 
-        ``writes`` maps registers to bytes; ``rx`` is the byte on offer.
+        ``writes`` maps registers to bytes; ``rx`` is the byte on offer, or None.
         """
         writes = writes or {}
         values = {register: self.peek(register) for register in reads}
