@@ -22,24 +22,30 @@ _VALUES = {
     1: st.integers(0, 15),
     2: st.sampled_from([1, 1, 0x41, 0x81, 0xC1, 7, 3, 0]),
     3: st.sampled_from([3, 3, 3, 0x83]),
-    4: st.sampled_from([0, 0, 0x0B, 0x1A, 0x10]),
+    4: st.sampled_from([0, 0, 0x0B, 0x10, 0x14, 0x1A, 0x1F]),
     7: st.integers(0, 255),
 }
 _OPERATIONS = st.one_of(
     st.tuples(st.just("read"), st.integers(0, 7), st.just(0)),
+    st.tuples(st.just("read"), st.sampled_from([0, 2, 5, 6]), st.just(0)),
     st.sampled_from(sorted(_VALUES)).flatmap(
         lambda register: st.tuples(st.just("write"), st.just(register), _VALUES[register])
     ),
     st.tuples(st.just("write"), st.just(0), st.integers(0, 255)),
+    st.tuples(st.just("write"), st.just(0), st.integers(0, 255)),
+)
+#: Short gaps fill FIFOs, long ones let timeouts pass.
+_GAPS = st.one_of(st.integers(1, 20), st.integers(1, 6 * CYCLES_PER_BYTE))
+_SETUP = st.fixed_dictionaries(
+    {1: st.sampled_from([0, 1, 2, 4, 8, 15]), 2: _VALUES[2], 4: _VALUES[4]}
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
-    st.lists(st.tuples(_OPERATIONS, st.integers(1, 4 * CYCLES_PER_BYTE)), max_size=60),
-    st.binary(max_size=8),
+    _SETUP, st.lists(st.tuples(_OPERATIONS, _GAPS), min_size=5, max_size=50), st.binary(max_size=8)
 )
-def test_uart_agrees_with_the_data_sheets_model(steps, keys):
+def test_uart_agrees_with_the_data_sheets_model(setup, steps, keys):
     """Same registers, line and output whenever nothing is about to happen in the next cycles."""
     levels = [False]
     uart = Uart(cycles_per_byte=CYCLES_PER_BYTE, line=lambda level: levels.append(level))
@@ -58,7 +64,8 @@ def test_uart_agrees_with_the_data_sheets_model(steps, keys):
             sent.append(model.offered)
         return values
 
-    for (kind, register, value), gap in steps:
+    begin = [(("write", register, value), 1) for register, value in setup.items()]
+    for (kind, register, value), gap in begin + steps:
         target = now + gap
         uart.advance(now)
         while True:
@@ -156,6 +163,7 @@ def test_clint_interrupts_from_the_tick_it_names(cycles_per_tick, now, offset, d
     due = now // cycles_per_tick + offset >= deadline
     assert bool(clint.lines(now) & MTI) == due
     event = clint.next_event(now)
+    assert now <= clint.cycle_of(clint.tick_of(now), now) < now + cycles_per_tick
     if due:
         assert event is None
     else:
