@@ -46,7 +46,7 @@ _ACCESS = {
 }
 
 
-class MapError(Exception):
+class MapError(ValueError):
     """A register map that is not valid SystemRDL, or says what we do not support."""
 
 
