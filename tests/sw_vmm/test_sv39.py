@@ -12,7 +12,7 @@ U, S = 0, 1
 PAGE_FAULTS = {READ: 13, WRITE: 15, FETCH: 12}
 ACCESS_FAULTS = {READ: 5, WRITE: 7, FETCH: 1}
 #: Frames the tables stand in; the walk may also be led out of RAM.
-FRAMES = (0x80000, 0x80001, 0x80002, 0x80003, 0x90000)
+FRAMES = (0x80000, 0x80001, 0x80002, 0x80003)
 OUTSIDE = 0x12345
 
 
@@ -50,36 +50,45 @@ def manual(memory, gva, access, context):
     return (ppn >> 9 * i << 9 * i) * 4096 + gva % (1 << 12 + 9 * i)
 
 
+#: Flags of a leaf: any, but often one that allows a lot.
+LEAF_FLAGS = st.integers(0, 255) | st.sampled_from([0xC7, 0xCF, 0xDF, 0xD7, 0xCB, 0xDB, 0x4B, 0x47])
+LEAF_FRAMES = st.sampled_from([0x40000, 0x80200, 0x80201, 0x80000, OUTSIDE])
+
+
 @st.composite
-def entries(draw):
-    flags = draw(st.integers(0, 255))
-    if draw(st.booleans()):
-        flags = flags & 0xF0 | 1 if draw(st.booleans()) else flags | 0xC1
-    frame = draw(st.sampled_from([*FRAMES, OUTSIDE, 0x80200, 0x80201, 0x40000, 0x40200]))
-    reserved = draw(st.sampled_from([0] * 7 + [1])) << draw(st.integers(54, 63))
-    return flags | frame << 10 | reserved
+def tables(draw, vpn):
+    """Tables whose entries lead from the root to a leaf, with a few bits flipped."""
+    memory, table, leaf_level = {}, FRAMES[0], draw(st.integers(0, 2))
+    for level in (2, 1, 0):
+        place = table * 4096 + vpn[level] * 8
+        if level == leaf_level:
+            memory[place] = draw(LEAF_FRAMES) << 10 | draw(LEAF_FLAGS)
+            break
+        # Mostly a table, sometimes the same one again, or none.
+        table = draw(st.sampled_from([FRAMES[3 - level]] * 6 + [FRAMES[0], OUTSIDE]))
+        memory[place] = table << 10 | 1
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
+        memory[draw(st.sampled_from(sorted(memory)))] ^= 1 << draw(
+            st.integers(0, 9) | st.integers(0, 63)
+        )
+    return memory
 
 
-@settings(max_examples=600, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(FRAMES), st.sampled_from([0, 1, 511]), entries()), max_size=24
-    ),
-    st.lists(st.sampled_from([0, 1, 511]), min_size=3, max_size=3),
-    st.integers(0, 4095),
-    st.sampled_from([READ, WRITE, FETCH]),
-    st.booleans(),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from([0] * 9 + [1 << 40, 1 << 63]),
-)
-def test_walk_follows_the_manual(rows, vpn, offset, access, supervisor, sum_, mxr, spoil):
-    memory = {frame * 4096 + index * 8: entry for frame, index, entry in rows}
-    gva = vpn[2] << 30 | vpn[1] << 21 | vpn[0] << 12 | offset
+@settings(max_examples=800, deadline=None)
+@given(st.data())
+def test_walk_follows_the_manual(data):
+    vpn = [data.draw(st.sampled_from([0, 1, 511])) for _ in range(3)]
+    memory = data.draw(tables(vpn))
+    access = data.draw(st.sampled_from([READ, WRITE, FETCH]))
+    spoil = data.draw(st.sampled_from([0] * 9 + [1 << 40, 1 << 63]))
+    gva = vpn[2] << 30 | vpn[1] << 21 | vpn[0] << 12 | data.draw(st.integers(0, 4095))
     if gva >> 38:
         gva |= (1 << 64) - (1 << 39)
     gva ^= spoil
-    context = Context(8 << 60 | FRAMES[0], S if supervisor else U, sum_, mxr)
+    privilege = data.draw(st.sampled_from([U, S]))
+    context = Context(
+        8 << 60 | FRAMES[0], privilege, data.draw(st.booleans()), data.draw(st.booleans())
+    )
 
     def read_entry(gpa):
         return None if gpa // 4096 == OUTSIDE else memory.get(gpa, 0)
