@@ -45,9 +45,9 @@ class Image:
 
     @property
     def signature(self) -> tuple[int, int] | None:
-        """First and end address of the range the guest declares, or None."""
-        first, end = (self.symbols.get(name) for name in ("begin_signature", "end_signature"))
-        return None if first is None or end is None else (first, end)
+        """First and end address of the range the guest declares, or None when it is empty."""
+        first, end = (self.symbols.get(name, 0) for name in ("begin_signature", "end_signature"))
+        return (first, end) if first < end else None
 
 
 def load_elf(path: Path | str, *, ram_size: int) -> Image:
