@@ -30,6 +30,8 @@ class ParkedRegisters:
 
     def write_back(self) -> None:
         """Give the hart what has changed, and forget everything."""
+        if len(self._values) == 1:
+            return
         for number in sorted(self._changed):
             if 0 < number < _COUNT:
                 self._machine.write_gpr(number, self._values[number])

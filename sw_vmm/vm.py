@@ -63,6 +63,7 @@ class Vm:
         )
         self.finisher = Finisher()
         self.window = EmptyWindow() if window is None else window
+        self._slots = 0
         self.bus = Bus()
         for name in ("rom", "clint", "plic", "uart", "finisher", "window"):
             self.bus.attach(MEMORY_MAP[name], getattr(self, name))
@@ -119,8 +120,10 @@ class Vm:
     def _drive_sources(self, now: int) -> None:
         self.uart.advance(now)
         slots = self.window.interrupts
-        for slot, source in enumerate(WINDOW_INTERRUPTS):
-            self.plic.drive(source, bool(slots >> slot & 1))
+        if slots != self._slots:
+            self._slots = slots
+            for slot, source in enumerate(WINDOW_INTERRUPTS):
+                self.plic.drive(source, bool(slots >> slot & 1))
 
     def next_event(self, now: int, interest: int) -> int | None:
         """The next cycle after ``now`` at which one of the mip bits in ``interest`` may change."""

@@ -33,7 +33,7 @@ class Finisher:
         self.exit_code: int | None = None
 
     def read(self, offset: int, size: int, now: int) -> int:
-        list(self._registers.parts(offset, size))
+        self._registers.parts(offset, size)
         return 0
 
     def write(self, offset: int, size: int, data: int, now: int) -> None:

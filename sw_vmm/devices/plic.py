@@ -86,7 +86,7 @@ class Plic:
         return best
 
     def read(self, offset: int, size: int, now: int) -> int:
-        parts = list(self._registers.parts(offset, size))
+        parts = self._registers.parts(offset, size)
         self._refresh(now)
         return sum(part.read(self._read_register(part)) for part in parts)
 
@@ -107,7 +107,7 @@ class Plic:
         return source
 
     def write(self, offset: int, size: int, data: int, now: int) -> None:
-        parts = list(self._registers.parts(offset, size))
+        parts = self._registers.parts(offset, size)
         self._refresh(now)
         for part in parts:
             self._write_register(part, data)

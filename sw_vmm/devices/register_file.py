@@ -51,9 +51,16 @@ class RegisterFile:
 
     def __init__(self, places: Iterable[Place]):
         self._bytes = {place.offset + byte: place for place in places for byte in range(place.size)}
+        self._known: dict[tuple[int, int], tuple[Part, ...]] = {}
 
-    def parts(self, offset: int, size: int) -> Iterator[Part]:
+    def parts(self, offset: int, size: int) -> tuple[Part, ...]:
         """What an access touches. Raises BusError when one of its bytes holds nothing."""
+        parts = self._known.get((offset, size))
+        if parts is None:
+            parts = self._known[offset, size] = tuple(self._find(offset, size))
+        return parts
+
+    def _find(self, offset: int, size: int) -> Iterator[Part]:
         touched: dict[Place, int] = {}
         for at in range(offset, offset + size):
             place = self._bytes.get(at)

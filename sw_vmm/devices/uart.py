@@ -72,7 +72,7 @@ class Uart:
     cycles_per_byte : int
         Cycles a byte takes, in both directions.
     line : callable
-        Told the level of the interrupt line whenever it may have changed.
+        Told the level of the interrupt line when it changes; it begins low.
     """
 
     _registers = RegisterFile(_PLACES.values())
@@ -80,6 +80,7 @@ class Uart:
     def __init__(self, *, cycles_per_byte: int, line: Callable[[bool], None] = lambda level: None):
         self._cycles_per_byte = cycles_per_byte
         self._line = line
+        self._level = False
         self.output = bytearray()
         self._keyboard = Keyboard(self.output)
         self._stop_text = b""
@@ -207,7 +208,10 @@ class Uart:
         return _Source.NONE
 
     def _drive(self) -> None:
-        self._line(self._source() != _Source.NONE)
+        level = self._source() != _Source.NONE
+        if level != self._level:
+            self._level = level
+            self._line(level)
 
     def next_event(self, now: int) -> int | None:
         """A future cycle at or before the next one at which the line changes by itself."""
@@ -234,15 +238,18 @@ class Uart:
     # -- registers ---------------------------------------------------------------------------------
 
     def read(self, offset: int, size: int, now: int) -> int:
-        parts = list(self._registers.parts(offset, size))
+        parts = self._registers.parts(offset, size)
         self.advance(now)
-        before = {part.register: self._peek(part.register) for part in parts}
+        # Bytes of one access are read from the state before it.
+        value = 0
+        for part in parts:
+            value |= part.read(self._peek(part.register))
         source = self._source()
         for part in parts:
             self._after_read(part.register, source)
         self._start()
         self._drive()
-        return sum(part.read(before[part.register]) for part in parts)
+        return value
 
     def _peek(self, register: int) -> int:
         """What a read gives."""
@@ -284,7 +291,7 @@ class Uart:
             self._changes = 0
 
     def write(self, offset: int, size: int, data: int, now: int) -> None:
-        parts = list(self._registers.parts(offset, size))
+        parts = self._registers.parts(offset, size)
         self.advance(now)
         dlab = bool(self._lcr & _DLAB)
         for part in parts:
