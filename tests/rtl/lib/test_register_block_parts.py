@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -272,6 +273,20 @@ def test_what_cannot_be_honoured_is_refused(tmp_path_factory, body, message):
     source = written(tmp_path_factory, f"{declared}addrmap refused {{\n{body}\n}};")
     with pytest.raises(MapError, match=rf"map\.rdl:3: .*{re.escape(message)}"):
         load_map(source)
+
+
+def test_guides_example_makes_a_block(tmp_path_factory):
+    guide = (Path(__file__).parents[3] / "docs" / "registers.md").read_text()
+    (text,) = re.findall(r"```systemrdl\n(.*?)```", guide, re.DOTALL)
+    dut = RegisterBlock(load_map(written(tmp_path_factory, text)))
+
+    async def bench(ctx):
+        ctx.set(dut.left.ticks.next, 77)
+        assert (await access(ctx, dut.bus, 0)).data == 77 << 32
+        assert not (await access(ctx, dut.bus, 0, write=1, mask=3, data=0x0001)).error
+        assert ctx.get(dut.control.mode.value) == dut.enums["Mode"].AGAIN
+
+    simulate(dut, bench)
 
 
 def test_missing_source_is_refused(tmp_path):
