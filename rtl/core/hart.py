@@ -186,10 +186,8 @@ class Hart(wiring.Component):
             self.events.transition.eq(parking.transition),
             self.events.charging.eq(parking.charging),
             self.events.walking.eq(mmu.walking),
-            self.events.instruction_miss.eq(
-                instruction_cache.bus.ar.valid & instruction_cache.bus.ar.ready
-            ),
-            self.events.data_miss.eq(data_cache.bus.ar.valid & data_cache.bus.ar.ready),
+            self.events.instruction_miss.eq(instruction_cache.miss_stb),
+            self.events.data_miss.eq(data_cache.miss_stb),
             self.events.instruction_walk.eq(fetch.walk_stb),
             self.events.data_walk.eq(load_store.walk_stb),
             self.events.exit.eq(commit.trapped_park),

@@ -72,6 +72,8 @@ class InstructionCache(wiring.Component):
         Identifier 0.
     idle : Out
         No access and no bus transaction is under way.
+    miss_stb : Out
+        The line asked for is not here.
 
     Raises ValueError on a size and ways that cannot be built.
     """
@@ -88,6 +90,7 @@ class InstructionCache(wiring.Component):
                 "snoop": Out(SnoopPort()),
                 "bus": Out(Axi4Read(id_width=1)),
                 "idle": Out(1),
+                "miss_stb": Out(1),
             }
         )
 
@@ -120,6 +123,7 @@ class InstructionCache(wiring.Component):
             self.o_result.data.eq(array.data),
             self.o_result.error.eq(failed),
             self.i_index.ready.eq(ready & ~miss),
+            self.miss_stb.eq(miss),
             self.idle.eq(ready & ~phase1),
         ]
 

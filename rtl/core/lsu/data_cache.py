@@ -113,6 +113,8 @@ class DataCache(wiring.Component):
         Identifier 1. A bus error on write-back has nobody to go to and is ignored.
     idle : Out
         No access and no bus transaction is under way.
+    miss_stb : Out
+        A line the hart or the walker asked for is not here.
 
     Raises ValueError on a size and ways that cannot be built.
     """
@@ -132,6 +134,7 @@ class DataCache(wiring.Component):
                 "o_cleaned": Out(1),
                 "bus": Out(Axi4(id_width=1)),
                 "idle": Out(1),
+                "miss_stb": Out(1),
             }
         )
 
@@ -204,6 +207,7 @@ class DataCache(wiring.Component):
         done = Signal()
         m.d.comb += [
             done.eq(wanted & ~miss),
+            self.miss_stb.eq(miss & ~snooping),
             self.o_result.valid.eq(done & (source == _Source.HART)),
             self.o_result.data.eq(word),
             self.o_result.error.eq(failed),
