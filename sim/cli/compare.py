@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sim.cli.options import add_guest_options, guest_name, technique_list
 from sim.cli.run import exit_code, load_guest
-from sim.cli.session import open_machine, run_guest
+from sim.cli.session import charge_model, open_machine, run_guest
 from sim.errors import VmxlabError
 from sim.guests import Guest
 from sim.profile import comparison_table, print_table, profile_table
@@ -46,6 +46,9 @@ def compare_guest(
 ) -> int:
     """Run and print the comparison; 0 when every run came to its end with an equal outcome."""
     machine = open_machine(guest.ram_size)
+    for technique in techniques:
+        # Said before the first run, not after it.
+        charge_model(machine, technique, charge)
     runs = []
     for technique in techniques:
         run = run_guest(machine, guest, technique, charge=charge)
@@ -61,7 +64,7 @@ def _report(guest: Guest, runs: list[Run]) -> int:
     for name, digest in guest.files:
         print(f"image {name}: SHA-256 {digest}", file=out)
     settings = ", ".join(f"{name} {value}" for name, value in runs[0].configuration.items())
-    print(f"machine: {settings}\n", file=out)
+    print(f"machine: {settings}, guest RAM {guest.ram_size >> 10} KiB\n", file=out)
     for run in runs:
         if run.result.exits:
             print_table(profile_table(guest.name, run.result), out)

@@ -16,7 +16,7 @@ from sw_vmm.machine import Event, Machine
 from sw_vmm.techniques import make_technique
 from sw_vmm.vm import MONITOR_SIZE, Vm
 
-__all__ = ["open_machine", "run_guest"]
+__all__ = ["charge_model", "open_machine", "run_guest"]
 
 #: Cycles between two looks at the console of a machine that runs without exits.
 _SLICE = 1_000_000
@@ -31,6 +31,18 @@ def open_machine(guest_ram: int) -> Machine:
     from sim.library import LibraryMachine
 
     return LibraryMachine(SocConfig(), ram_size=guest_ram + MONITOR_SIZE)
+
+
+def charge_model(machine: Machine, technique: str, factor: float) -> ChargeModel:
+    """What the VMM's work costs under the technique on this machine. Raises ChargesError."""
+    if technique == "native" or not factor:
+        return ChargeModel(None, 0.0)
+    return ChargeModel(load_charges(_soc_config(machine).as_dict()), factor)
+
+
+def _soc_config(machine: Machine) -> SocConfig:
+    names = SocConfig.__dataclass_fields__
+    return SocConfig(**{name: getattr(machine.config, name) for name in names})
 
 
 def run_guest(
@@ -50,9 +62,7 @@ def run_guest(
     when the run cannot go on.
     """
     machine.reset()
-    config = SocConfig(
-        **{name: getattr(machine.config, name) for name in SocConfig.__dataclass_fields__}
-    )
+    config = _soc_config(machine)
     rom = boot_rom(config, ram_size=guest.ram_size, bootargs=guest.bootargs, entry=guest.entry)
     shown = _Console(console)
     native = technique == "native"
@@ -66,12 +76,10 @@ def run_guest(
     if guest.tohost is not None:
         vm.stop_at_tohost(guest.tohost)
     shown.cut = vm.cut_console
-    if native:
-        charge = 0.0
-    else:
+    if not native:
         shown.source = lambda: bytes(vm.uart.output)
-    charges = load_charges(config.as_dict()) if charge else None
-    runner = make_technique(technique, vm, ChargeModel(charges, charge), on_exit)
+    charges = charge_model(machine, technique, charge)
+    runner = make_technique(technique, vm, charges, on_exit)
     with nullcontext() if quiet else _watched(f"{guest.name} under {technique}", shown):
         started = time.monotonic()
         result = runner.run(guest.cycles)
@@ -88,7 +96,7 @@ def run_guest(
         result=result,
         configuration=config.as_dict(),
         ram_size=guest.ram_size,
-        charge=charge,
+        charge=charges.factor,
         signature=signature,
         seconds=seconds,
         simulator=simulator_name(),

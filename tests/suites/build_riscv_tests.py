@@ -1,6 +1,6 @@
 """Build the public riscv-tests suite with vmxlab's own compiler.
 
-    python tests/suites/build_riscv_tests.py SUITE OUT
+    python -m tests.suites.build_riscv_tests SUITE OUT
 
 SUITE is a checkout of riscv-tests with its submodule ``env``; OUT gets one ELF file per test, for
 ``pytest tests/suites --riscv-tests OUT``. Which tests a class has is read from the suite itself.
