@@ -126,6 +126,8 @@ class Plic:
             self._threshold[context] = whole & _THRESHOLD_MASK
         elif register in _CLAIM and part.byte == 0:
             source = part.write(0, data)
-            if source in self._priority and self._enable[_CLAIM[register]] >> source & 1:
-                self._in_service &= ~(1 << source)
-                self._forward(1 << source)
+            # Only what has been claimed can be completed.
+            completed = 1 << source if source in self._priority else 0
+            completed &= self._enable[_CLAIM[register]] & ~self._pending
+            self._in_service &= ~completed
+            self._forward(completed)
