@@ -1,4 +1,6 @@
-"""Options of the test suite."""
+"""Options of the test suite, and the fixtures a user's own tests get too."""
+
+pytest_plugins = ["sim.fixtures"]
 
 
 def pytest_addoption(parser):

@@ -22,10 +22,11 @@ from rtl.soc.config import SocConfig
 from sim.cocotb_model import CONFIGURATION
 from sim.console import Console
 from sim.errors import VmxlabError
+from sim.host_machine import HostPortMachine, MachineConfig
 from sim.ports import layout_of
 from sw_vmm.machine import BusError, Event, MachineError
 
-__all__ = ["CocotbSoc", "machine_configuration"]
+__all__ = ["CocotbMachine", "CocotbSoc", "machine_configuration"]
 
 _REQUEST = layout_of("request", RegisterRequest)
 _RESPONSE = layout_of("response", RegisterResponse)
@@ -321,3 +322,21 @@ class CocotbSoc:
 
     def drain(self, most: int) -> bytes:
         return b"".join(self._records.popleft() for _ in range(min(most, len(self._records))))
+
+
+class CocotbMachine(HostPortMachine):
+    """The machine of a cocotb test (``sw_vmm.machine.Machine``), made by ``create``.
+
+    Its methods are called from functions that run under ``cocotb.task.bridge``.
+    """
+
+    @classmethod
+    async def create(cls, dut, *, ram_size: int = 64 << 20) -> "CocotbMachine":
+        """Start the clock, reset the SoC of ``dut``, and give it RAM.
+
+        Raises ValueError or VmxlabError when there cannot be so much.
+        """
+        whole = MachineConfig(**machine_configuration().as_dict(), ram_size=ram_size)
+        soc = CocotbSoc(dut, ram_size=ram_size)
+        await soc.start()
+        return cls(soc, whole)

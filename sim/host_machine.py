@@ -5,8 +5,8 @@ from typing import Protocol
 
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.soc.config import SocConfig
-from sim.bindings import load_bindings
 from sim.errors import VmxlabError
+from sw_vmm import bindings
 from sw_vmm.machine import BusError, Event, MachineBusy, MachineError, ParkRecord
 
 __all__ = ["HostPortMachine", "MachineConfig", "Simulation"]
@@ -85,11 +85,11 @@ class HostPortMachine:
     def __init__(self, simulation: Simulation, config: MachineConfig):
         self.config = config
         self._simulation = simulation
-        bindings = load_bindings("host_port")
-        self._errors = bindings.AccessError
-        self.host_port = port = bindings.HostPort(self._register_read, self._register_write)
+        registers = bindings.load("host_port")
+        self._errors = registers.AccessError
+        self.host_port = port = registers.HostPort(self._register_read, self._register_write)
         # The addresses of what is used most, once: an access then costs one call.
-        place = bindings.address_of
+        place = registers.address_of
         self._gpr = [place(register) for register in port.gpr]
         self._csr = [place(register) for register in port.csr]
         self._memory_address = place(port.memory.address)
