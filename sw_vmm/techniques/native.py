@@ -60,8 +60,8 @@ class Native:
                     break
                 case unknown:
                     raise UnhandledExit(unknown)
-        vcpu.stop()
         counters = machine.counters()
+        vcpu.stop()
         if exit_code is not None:
             # What the guest has handed to the UART is part of what it said.
             machine.charge(_UART_BYTES * vm.config.uart_cycles_per_byte)
