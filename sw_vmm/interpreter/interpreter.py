@@ -49,8 +49,9 @@ class Stop(Enum):
 class Interpreter:
     """Execute a guest on registers, memory and devices of the VMM.
 
-    Time is counted in machine cycles: every instruction takes ``cycles_per_instruction``, a device
-    access ``cycles_per_device_access`` more, and wfi lasts until something happens. Code is
+    Time is counted in machine cycles: every instruction and every trap takes
+    ``cycles_per_instruction``, a device access ``cycles_per_device_access`` more, and wfi lasts
+    until something happens. Code is
     translated to blocks of Python functions and kept until fence.i, sfence.vma or a write of satp.
 
     Parameters
@@ -168,6 +169,8 @@ class Interpreter:
             self._take(trap.cause, trap.tval, at)
 
     def _take(self, cause: int, tval: int, pc: int) -> None:
+        # A trap takes time too: a handler that traps at once must not stop the clock.
+        self._offset += self._cycles_per_instruction
         self.pc = self.hart.take_trap(cause, tval, pc)
         self.unit.clear_reservation()
         self._select_context()

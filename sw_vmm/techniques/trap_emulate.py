@@ -101,7 +101,8 @@ class TrapEmulate:
         self._trap_price = charges.price(**_VIRTUAL_TRAP)
         self._device_price = charges.price(device=1)
         self._timer_price = charges.price(csr=1)
-        self._instruction_price = charges.price(instruction=1)
+        # With none, time would stand still in a loop that is interpreted.
+        self._instruction_price = max(1, charges.price(instruction=1))
         #: Instructions the VMM has carried out instead of the hart.
         self._emulated = 0
         self._idle = 0

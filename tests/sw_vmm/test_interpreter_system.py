@@ -173,7 +173,8 @@ def test_a_trap_in_the_middle_of_a_block_is_exact():
     handler = Assembler(HANDLER)
     handler.add("csrrs", rd=13, rs1=0, csr=CSR["minstret"])
     load(core, HANDLER, handler.assemble())
-    core.run(3)
+    # Two instructions, the trap, and one of the handler.
+    core.run(4)
     assert (core.registers[10], core.registers[11]) == (1, 2)
     assert core.hart.read_csr(CSR["mepc"]) == RAM + 8
     assert core.hart.read_csr(CSR["mcause"]) == 5
@@ -241,7 +242,7 @@ def test_a_trap_clears_the_reservation():
     handler.add("sc.d", rd=7, rs1=5, rs2=9)
     load(core, HANDLER, handler.assemble())
     core.registers[5] = RAM + 0x8000
-    core.run(2)
+    core.run(4)
     assert core.registers[7] == 1
 
 

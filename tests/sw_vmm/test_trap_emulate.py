@@ -249,6 +249,32 @@ def test_an_endless_loop_ends_with_the_budget(technique):
 
 
 @BOTH
+@pytest.mark.parametrize("factor", [0, 1])
+def test_a_handler_that_is_nowhere_ends_with_the_budget(technique, factor):
+    def build(code):
+        code.add("csrrw", rd=0, rs1=0, csr=CSR["mtvec"])
+        code.add("ecall")
+
+    _, result = run(technique, make_vm(program(build)), 100_000, factor=factor)
+    assert not result.outcome.finished
+    assert 100_000 <= result.cycles.total < 101_000
+
+
+def test_a_loop_in_an_mprv_window_ends_with_the_budget():
+    def build(code):
+        sv39_register(code, 6, DATA)
+        code.add("csrrw", rd=0, rs1=6, csr=CSR["satp"])
+        code.load_address(12, 1 << 17 | 1 << 11)
+        code.add("csrrs", rd=0, rs1=12, csr=CSR["mstatus"])
+        code.label("spin")
+        code.add("jal", rd=0, to="spin")
+
+    _, result = run("trap-emulate", make_vm(program(build)), 10_000, factor=0)
+    assert not result.outcome.finished
+    assert 10_000 <= result.cycles.total < 11_000
+
+
+@BOTH
 def test_tohost_ends_the_run(technique):
     def build(code):
         code.add("addi", rd=6, rs1=0, imm=2 * 5 + 1)
