@@ -221,8 +221,11 @@ def test_plic_claims_and_completes():
 def test_plic_completes_only_what_was_claimed_and_is_enabled():
     plic = plic_with(5)
     plic.drive(5, True)
+    plic.drive(5, False)
     plic.write(0x20_0004, 4, 5, 0)
     assert plic.read(0x20_0004, 4, 0) == 5
+    plic.drive(5, True)
+    assert plic.lines() == 0
     plic.write(0x20_1004, 4, 5, 0)
     assert plic.read(0x20_0004, 4, 0) == 0
     plic.write(0x20_0004, 4, 5, 0)
