@@ -446,7 +446,7 @@ def test_resume_by_registers_is_one_resume(resume, delay):
 
 
 @SLOW
-@given(RESUMES, RESUMES, st.integers(0, 12), st.integers(0, 12))
+@given(RESUMES, RESUMES, st.integers(0, 4), st.integers(0, 12))
 def test_both_ways_to_resume_are_served_and_hold_still(first, second, wide_delay, taken_delay):
     """A payload offered to the hart never changes before it is taken."""
     shared, refused = shared_bench(), []
@@ -460,7 +460,7 @@ def test_both_ways_to_resume_are_served_and_hold_still(first, second, wide_delay
 
     async def wide(host):
         # Not before value and pc are written.
-        await wait(host.ctx, wide_delay + 8)
+        await wait(host.ctx, wide_delay + 4)
         await put(host.ctx, host.dut.resume_wide, second)
 
     async def taker(host):
