@@ -13,7 +13,7 @@ def outcome(machine, technique: str) -> dict:
     """The run's document and each of its exits."""
     guest = GUESTS["hello"].load(GuestOptions(ram_size=_GUEST_RAM), lambda text: None)
     exits = []
-    run = run_guest(machine, guest, technique, charge=0.0, on_exit=exits.append, quiet=True)
+    run = run_guest(machine, guest, technique, on_exit=exits.append, quiet=True)
     document = run_document(run)
     del document["wall"], document["machine"]["revision"]
     return {"document": document, "exits": exits}
