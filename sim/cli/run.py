@@ -139,7 +139,7 @@ def _exit_lines(path: Path | None) -> Iterator[Callable[[dict], None] | None]:
 def _report(guest: Guest, run: Run) -> None:
     """What the user wants to know besides the console, on standard error."""
     result, outcome = run.result, run.result.outcome
-    if outcome.console and not outcome.console.endswith(b"\n"):
+    if sys.stdout.isatty() and outcome.console and not outcome.console.endswith(b"\n"):
         sys.stdout.buffer.write(b"\n")
         sys.stdout.buffer.flush()
     if result.exits:

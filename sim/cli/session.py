@@ -20,8 +20,8 @@ __all__ = ["charge_model", "open_machine", "run_guest"]
 
 #: Cycles between two looks at the console of a machine that runs without exits.
 _SLICE = 1_000_000
-#: Seconds before the first word about a run, and between two.
-_FIRST_WORD, _INTERVAL = 2.0, 5.0
+#: Seconds before the first word about a run; the time between two grows up to the interval.
+_FIRST_WORD, _INTERVAL = 2.0, 30.0
 #: Seconds between two looks at the console.
 _LOOK = 0.2
 
@@ -170,7 +170,7 @@ def _watched(title: str, shown: _Console) -> Iterator[None]:
             passed = time.monotonic() - started
             if passed >= word:
                 print(f"{title}: {passed:.0f} s", file=sys.stderr, flush=True)
-                word += _INTERVAL
+                word += min(word, _INTERVAL)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

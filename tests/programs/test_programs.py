@@ -7,12 +7,15 @@ import pytest
 
 from sim.cli.session import open_machine, run_guest
 from sim.guests import GuestOptions, bare_program
+from sw_vmm.errors import GuestPages
 from tests.programs.directed import PROGRAMS, build_directed, checks_of, expect_wrongly
 from tests.sim.fake_machine import FakeMachine
 
 GUEST_RAM = 1 << 20
 #: The longest program needs about 100 000 cycles.
 CYCLES = 1_000_000
+#: Programs that turn paging on.
+PAGING = ("supervisor",)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,17 @@ def test_program_holds_natively(rtl, name):
 def test_wrong_expectation_fails_natively(rtl, name):
     number = checks_of(name)[-1]
     assert verdict(rtl, "native", name, wrong=number) == number
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in PAGING])
+def test_program_holds_trapped_and_emulated(rtl, name):
+    assert verdict(rtl, "trap-emulate", name) == 0
+
+
+@pytest.mark.parametrize("name", PAGING)
+def test_program_that_pages_is_refused(rtl, name):
+    with pytest.raises(GuestPages):
+        verdict(rtl, "trap-emulate", name)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -87,7 +87,7 @@ def test_two_runs_are_one(vmxlab, tmp_path):
 def test_until_ends_the_run(vmxlab):
     code, out, err = vmxlab("run", "hello", *INTERPRET, "--until", "misa: ")
     assert code == 0
-    assert out == b"hello, world\r\nmisa: \n"
+    assert out == b"hello, world\r\nmisa: "
     assert "printed the text it was to run to" in err
 
 
