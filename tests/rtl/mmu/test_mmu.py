@@ -8,16 +8,18 @@ it may have read is known: for each word, the values it had during that epoch.
 import random
 from dataclasses import dataclass, field
 
-from hypothesis import event, given, settings
+import pytest
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from rtl.arch.paging import Access
+from rtl.arch.memory_map import MEMORY_MAP
+from rtl.arch.paging import PTE, Access
 from rtl.arch.traps import Privilege
 from rtl.mmu.context import Fault, TranslationQuery
 from rtl.mmu.mmu import Mmu
 from tests.rtl.mmu import sv39_reference as sv39
 from tests.rtl.mmu.tables import SLOTS, memories, pte_words, queries
-from tests.streams import simulate
+from tests.streams import get, put, simulate
 
 CYCLES = 400
 
@@ -118,16 +120,16 @@ def names(invalidation, leaf, asid, space):
 class Requester:
     """Asks one query after the other; ``step`` plays one cycle."""
 
-    def __init__(self, name, port, history, choose, schedule):
-        self.name, self.port, self.history = name, port, history
-        self.choose, self.schedule = choose, schedule
+    def __init__(self, port, history, software, accesses, schedule):
+        self.port, self.history, self.software = port, history, software
+        self.accesses, self.schedule = accesses, schedule
         self.query, self.state, self.rest = None, "QUERY", 0
         self.asked_in = self.walked_at = None
         self.patience, self.hits, self.faults = 0, 0, 0
 
     def drive(self, ctx):
         if self.query is None:
-            self.query = self.choose(self.schedule)
+            self.query = self.software.choose(self.accesses)
             value = TranslationQuery.const(self.query)
             ctx.set(self.port.query, value)
             ctx.set(self.port.walk.payload, value)
@@ -198,84 +200,124 @@ class Memory:
             self.reads += 1
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    memories,
-    st.lists(queries, min_size=4, max_size=8),
-    st.lists(st.tuples(st.sampled_from(SLOTS), pte_words), min_size=1, max_size=12),
-    st.integers(0, 2**32),
-    st.sampled_from([0.0, 0.01, 0.05]),
-)
-def test_results_are_current_since_the_last_invalidation(words, asked, changes, seed, rate):
-    dut = Mmu(entry_count=4)
-    schedule, history = random.Random(seed), History(dict(words))
-    sources = {
-        (q["context"]["world"], q["context"]["vpid"], q["context"]["ept_tag"]): set() for q in asked
-    }
-    for q in asked:
-        context = q["context"]
-        key = (context["world"], context["vpid"], context["ept_tag"])
-        sources[key].add((context["asid"], context["root"]))
+class Software:
+    """Changes entries that are in use and invalidates, with and without the two belonging together."""
 
-    def choose_for(access):
-        def choose(schedule):
-            # Often one of the first two, so that entries live to see their tables change.
-            query = schedule.choice(asked[: schedule.choice([2, len(asked)])])
-            return {**query, "access": access(schedule)}
+    def __init__(self, asked, history, changes, rate, schedule):
+        self.asked, self.history, self.changes = asked, history, changes
+        self.rate, self.schedule = rate, schedule
+        self.first, self.usable = dict(history.words), []
+        self.look()
 
-        return choose
+    def path(self, query):
+        """Addresses of the entries of the query's walk, and whether it succeeds."""
 
-    data = Requester(
-        "data",
-        dut.data,
-        history,
-        choose_for(lambda s: s.choice([Access.READ, Access.WRITE])),
-        schedule,
-    )
-    fetch = Requester(
-        "instruction", dut.instruction, history, choose_for(lambda s: Access.FETCH), schedule
-    )
-    memory = Memory(dut.memory, history, schedule)
+        def read(address):
+            addresses.append(address)
+            return self.history.words.get(address, 0)
 
-    def invalidation():
-        like = schedule.choice(asked)
+        addresses, context = [], query["context"]
+        try:
+            leaf = sv39.find_leaf(read, context["root"], query["gva"])
+        except (sv39.PageFault, sv39.AccessFault):
+            return addresses, False
+        return addresses, permits(leaf, query)
+
+    def look(self):
+        self.usable = [query for query in self.asked if self.path(query)[1]]
+
+    def choose(self, accesses):
+        """Mostly one of two queries that work, so that entries live to see their tables change."""
+        candidates = [q for q in self.usable if q["access"] in accesses][:2]
+        if not candidates or self.schedule.random() < 0.2:
+            candidates = self.asked
+        query = self.schedule.choice(candidates)
+        if query["access"] in accesses:
+            return query
+        return {**query, "access": self.schedule.choice(accesses)}
+
+    def change(self):
+        kind = self.schedule.choice(["leaf", "leaf", "leaf", "leaf", "rights", "path", "any"])
+        query = self.schedule.choice(self.usable or self.asked)
+        path, works = self.path(query)
+        if not works:
+            # Back to the beginning, or nothing would work any more after a while.
+            for slot, word in self.first.items():
+                self.history.write(slot, word)
+        elif kind == "any":
+            self.history.write(*self.schedule.choice(self.changes))
+        else:
+            bits = (1, 2, 3, 4, 6, 7) if kind == "rights" else range(28, 54)
+            address = self.schedule.choice(path) if kind == "path" else path[-1]
+            word = self.history.words[address] ^ 1 << self.schedule.choice(bits)
+            self.history.write(address, word)
+        self.look()
+
+    def invalidation(self):
+        like = self.schedule.choice(self.usable[:2] or self.asked)
         return {
-            "match_page": schedule.getrandbits(1),
-            "match_asid": schedule.getrandbits(1),
+            "match_page": self.schedule.getrandbits(1),
+            "match_asid": self.schedule.getrandbits(1),
             "page": like["gva"] >> 12 & (1 << 27) - 1,
             **{name: like["context"][name] for name in ("asid", "world", "vpid")},
         }
 
+    def step(self):
+        """Play one cycle; the invalidation of it, if any."""
+        if self.schedule.random() < self.rate:
+            self.change()
+        return self.invalidation() if self.schedule.random() < self.rate else None
+
+
+def space_of(query):
+    return tuple(query["context"][name] for name in ("world", "vpid", "ept_tag"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    memories,
+    st.lists(queries, min_size=6, max_size=20),
+    st.lists(st.tuples(st.sampled_from(SLOTS), pte_words), min_size=1, max_size=12),
+    st.integers(0, 2**32),
+    st.sampled_from([0.01, 0.04, 0.1]),
+)
+def test_results_are_current_since_the_last_invalidation(words, asked, changes, seed, rate):
+    dut = Mmu(entry_count=4)
+    schedule, history = random.Random(seed), History(dict(words))
+    software = Software(asked, history, changes, rate, schedule)
+    sources = {space_of(query): set() for query in asked}
+    for query in asked:
+        context = query["context"]
+        sources[space_of(query)].add((context["asid"], context["root"]))
+    data = Requester(dut.data, history, software, (Access.READ, Access.WRITE), schedule)
+    fetch = Requester(dut.instruction, history, software, (Access.FETCH,), schedule)
+    memory = Memory(dut.memory, history, schedule)
+
     async def testbench(ctx):
         last_invalidation = -1
         for cycle in range(CYCLES):
-            if schedule.random() < 2 * rate:
-                history.write(*schedule.choice(changes))
-            invalidating = schedule.random() < rate
-            if invalidating:
-                named = invalidation()
+            named = software.step()
+            if named:
                 ctx.set(dut.i_invalidate.payload, named)
-            ctx.set(dut.i_invalidate.valid, invalidating)
+            ctx.set(dut.i_invalidate.valid, named is not None)
             assert ctx.get(dut.i_invalidate.ready)
             for agent in (data, fetch, memory):
                 agent.drive(ctx)
-            idle, walking = ctx.get(dut.idle), ctx.get(dut.walking)
             waiting = "WAIT" in (data.state, fetch.state)
-            assert walking == waiting
+            assert ctx.get(dut.walking) == waiting
             asking = ctx.get(dut.data.walk.valid) or ctx.get(dut.instruction.walk.valid)
-            assert idle == (not waiting and not asking)
+            assert ctx.get(dut.idle) == (not waiting and not asking)
             for agent in (data, fetch):
-                space = tuple(agent.query["context"][k] for k in ("world", "vpid", "ept_tag"))
-                agent.observe(ctx, cycle, sources[space], last_invalidation)
+                agent.observe(ctx, cycle, sources[space_of(agent.query)], last_invalidation)
             memory.observe(ctx)
-            if invalidating:
+            if named:
                 history.invalidate(named)
                 last_invalidation = cycle
             await ctx.tick()
 
     simulate(dut, testbench)
-    assert data.hits + data.faults > 10
-    event(f"hits {(data.hits + fetch.hits) // 50 * 50}+")
+    event(f"hits: {(data.hits + fetch.hits) // 20 * 20}+")
+    event(f"faults: {(data.faults + fetch.faults) // 20 * 20}+")
 
 
 gvas = st.integers(0, 2**64 - 1) | st.builds(
@@ -288,6 +330,17 @@ gvas = st.integers(0, 2**64 - 1) | st.builds(
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(gvas, st.sampled_from(list(Access)), st.booleans()), min_size=20))
+@example(
+    [
+        ((1 << bit) + delta - (sign << 63) & (1 << 64) - 1, access, paged)
+        for bit in (0, 38, 39, 55, 56, 63)
+        for delta in (-1, 0)
+        for sign in (0, 1)
+        for access in (Access.READ, Access.FETCH)
+        for paged in (False, True)
+    ]
+    + [(((1 << 64) - (1 << 38)) + delta, Access.READ, True) for delta in (-1, 0)]
+)
 def test_queries_that_need_no_tables(asked):
     """Unpaged and not canonical addresses are answered at once, whatever the TLB holds."""
     dut = Mmu(entry_count=2)
@@ -346,3 +399,82 @@ def test_data_side_walks_first():
         ("instruction", "taken"),
         ("instruction", Fault.ACCESS),
     ]
+
+
+def test_each_side_has_its_own_entries():
+    dut = Mmu(entry_count=2)
+    root = MEMORY_MAP["ram"].base // 4096
+    leaf = PTE.encode(v=1, r=1, x=1, a=1, ppn=root)
+    query = {"access": Access.READ, "context": {"privilege": 1, "paged": 1, "root": root}}
+
+    async def testbench(ctx):
+        for port in (dut.data, dut.instruction):
+            ctx.set(port.query, {**query, "access": Access.READ})
+        await put(ctx, dut.data.walk, query)
+        await get(ctx, dut.memory.request)
+        await put(ctx, dut.memory.response, {"data": leaf})
+        assert await get(ctx, dut.data.walked) == Fault.NONE
+        assert ctx.get(dut.data.hit)
+        assert ctx.get(dut.data.translation.frame) == root
+        assert not ctx.get(dut.instruction.hit)
+
+    simulate(dut, testbench)
+
+
+@pytest.mark.parametrize("side", ["data", "instruction"])
+@pytest.mark.parametrize("match_page", [0, 1])
+def test_invalidation_during_a_walk(side, match_page):
+    """Whenever in a walk its first pointer changes and is invalidated, what it led to is gone."""
+    dut = Mmu(entry_count=2)
+    port = getattr(dut, side)
+    root = MEMORY_MAP["ram"].base // 4096
+    gva = 1 << 30 | 1 << 21 | 1 << 12
+    access = Access.READ if side == "data" else Access.FETCH
+    context = {"privilege": Privilege.SUPERVISOR, "paged": 1, "root": root}
+    query = {"gva": gva, "access": access, "context": context}
+    old, new = 1, 2
+    # Two branches: root, then the tables 1 and 11 with frame 1, or 2 and 12 with frame 2.
+    words = {}
+    for frame in (old, new):
+        words[(root + frame) * 4096 + 8] = PTE.encode(v=1, ppn=root + frame + 10)
+        words[(root + frame + 10) * 4096 + 8] = PTE.encode(v=1, r=1, x=1, a=1, ppn=frame)
+
+    async def testbench(ctx):
+        ctx.set(port.query, query)
+        ctx.set(port.walk.payload, query)
+        ctx.set(port.walked.ready, 1)
+        ctx.set(dut.memory.request.ready, 1)
+        invalidation = {"match_page": match_page, "page": gva >> 12}
+        for moment in range(18):
+            words[root * 4096 + 8] = PTE.encode(v=1, ppn=root + old)
+            state, address = "QUERY", None
+            for cycle in range(60):
+                if cycle == moment:
+                    words[root * 4096 + 8] = PTE.encode(v=1, ppn=root + new)
+                    ctx.set(dut.i_invalidate.payload, invalidation)
+                ctx.set(dut.i_invalidate.valid, cycle == moment)
+                ctx.set(dut.memory.response.valid, address is not None)
+                ctx.set(dut.memory.response.payload.data, words.get(address, 0))
+                ctx.set(port.walk.valid, state == "QUERY" and not ctx.get(port.hit))
+                if cycle > moment and ctx.get(port.hit):
+                    break
+                if ctx.get(port.walked.valid):
+                    assert ctx.get(port.walked.payload) == Fault.NONE
+                    # Either it was kept, or an invalidation has come.
+                    assert ctx.get(port.hit) or cycle > moment
+                    state = "QUERY"
+                elif ctx.get(port.walk.valid) and ctx.get(port.walk.ready):
+                    state = "WALK"
+                requested = ctx.get(dut.memory.request.valid)
+                address = ctx.get(dut.memory.request.payload.address) if requested else None
+                await ctx.tick()
+            frame = ctx.get(port.translation.frame)
+            assert (ctx.get(port.hit), frame) == (1, new), f"changed in cycle {moment}"
+            ctx.set(port.walk.valid, 0)
+            ctx.set(dut.i_invalidate.payload, {})
+            ctx.set(dut.i_invalidate.valid, 1)
+            await ctx.tick()
+            ctx.set(dut.i_invalidate.valid, 0)
+            assert ctx.get(dut.idle)
+
+    simulate(dut, testbench)
