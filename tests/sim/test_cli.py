@@ -289,6 +289,12 @@ def test_maps_need_a_folder(one_line, tmp_path):
     assert "cannot write" in line
 
 
+def test_verilog_needs_a_file(one_line, tmp_path):
+    code, line = one_line("verilog", "-o", tmp_path / "none" / "soc.v")
+    assert code == 1
+    assert "cannot write" in line
+
+
 def test_errors_of_every_kind_are_lines(one_line, monkeypatch):
     from sw_vmm.errors import VmmError
     from sw_vmm.machine import MachineError
