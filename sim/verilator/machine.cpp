@@ -108,6 +108,9 @@ uint32_t Machine::run(uint64_t budget) {
     return events;
 }
 
+// Below, inputs are set and take effect in the next cycle's evaluation: what the host sends
+// goes to registers, so that no output need be settled before it is looked at.
+
 void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) {
     Ram::current = &ram_;
     if (charge && skip(charge)) charge = 0;
@@ -117,16 +120,12 @@ void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) 
     ports::resume_payload_rd.set(ports::resume_payload(top), rd);
     ports::resume_payload_charge.set(ports::resume_payload(top), charge);
     ports::resume_valid(top) = 1;
-    settle();
     for (uint64_t cycle = 0; cycle < kAnswerLimit; ++cycle) {
         bool taken = ports::resume_ready(top);
         tick();
         if (taken) break;
-        settle();
     }
     ports::resume_valid(top) = 0;
-    settle();
-    publish();
 }
 
 HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t data,
@@ -139,7 +138,6 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
     ports::host_request_payload_mask.set(request, mask);
     ports::host_request_payload_data.set(request, data);
     ports::host_request_valid(top) = 1;
-    settle();
     HostResult result = HostResult::NO_ANSWER;
     for (uint64_t cycle = 0; cycle < kAnswerLimit; ++cycle) {
         refuse_window();
@@ -153,7 +151,6 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
         }
         tick();
         if (taken) ports::host_request_valid(top) = 0;
-        settle();
         if (answered) break;
     }
     ports::host_request_valid(top) = 0;
@@ -161,7 +158,6 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
         ports::window_request_ready(top) = 0;
         ports::window_response_valid(top) = 0;
     }
-    settle();
     publish();
     return result;
 }
@@ -169,7 +165,7 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
 // The host's own access has reached the device window: whoever answers there is the host itself.
 void Machine::refuse_window() {
     Top &top = *top_;
-    if (!ports::parked(top) || !ports::window_request_valid(top)) return;
+    if (!ports::window_request_valid(top) || !ports::parked(top)) return;
     answer(0, true);
 }
 
@@ -183,10 +179,8 @@ bool Machine::skip(uint32_t cycles) {
     ports::skip_ticks.set(port, phase / cycles_per_tick_);
     ports::skip_phase.set(port, phase % cycles_per_tick_);
     ports::skip_valid.set(port, 1);
-    settle();
     tick();
     ports::skip_valid.set(port, 0);
-    settle();
     publish();
     return true;
 }
