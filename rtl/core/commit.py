@@ -9,6 +9,7 @@ from rtl.arch.traps import Exception_
 from rtl.core.csr import CsrOperation, CsrRequest
 from rtl.core.decode import SystemOperation, Unit
 from rtl.core.execute.execute import Executed
+from rtl.core.execute.multiplier import Multiplier
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.issue import Producer
 from rtl.core.lsu.load_store_unit import MemoryInstruction
@@ -130,6 +131,13 @@ class CommitStage(wiring.Component):
         flush = Signal()
         result = Signal(64)
 
+        m.submodules.multiplier = multiplier = Multiplier()
+        m.d.comb += [
+            multiplier.operation.eq(Cat(inst.operation[:2], inst.word)),
+            multiplier.a.eq(inst.rs1),
+            multiplier.b.eq(inst.rs2),
+        ]
+
         # What is decided before the instruction begins. A stop is taken from a waiting wfi too,
         # which then starts anew; an interrupt ends the wfi first.
         runs = valid & (state == _State.RUN)
@@ -167,6 +175,8 @@ class CommitStage(wiring.Component):
                         raise_(self.memory_cause, self.memory_fault_address)
                     with m.Else():
                         m.d.comb += done.eq(self.memory_done)
+                with m.Case(Unit.MULTIPLY):
+                    m.d.comb += [result.eq(multiplier.result), done.eq(1)]
                 with m.Case(Unit.CSR):
                     m.d.comb += self.csr_request.valid.eq(1)
                     m.d.sync += state.eq(_State.CSR)

@@ -8,6 +8,7 @@ from rtl.core.decode import Decoder, Unit
 from rtl.core.expand import Expander
 from rtl.core.frontend.aligner import FetchedInstruction
 from rtl.core.frontend.fetch import Redirect
+from rtl.core.frontend.predictor import BranchKind, Prediction, Repair
 from rtl.mmu.context import Fault
 
 __all__ = ["Bypass", "IssueStage", "Issued", "Producer"]
@@ -56,14 +57,15 @@ class Issued(data.Struct):
     rs1_bypass: Bypass
     rs2_bypass: Bypass
     target: 64
-    predicted: 1
+    kind: BranchKind
+    prediction: Prediction
 
 
 class IssueStage(wiring.Component):
     """Take instructions from the aligner and issue them in order.
 
-    Direct jumps and backward branches are predicted taken: they redirect the frontend as they
-    are issued (``prediction``).
+    Direct jumps and backward branches the predictor does not know are predicted taken: they
+    redirect the frontend as they are issued (``prediction`` and ``repair``).
 
     Members
     -------
@@ -81,6 +83,7 @@ class IssueStage(wiring.Component):
     executing: In(Producer)
     committing: In(Producer)
     prediction: Out(Redirect)
+    repair: Out(Repair)
     rs1: Out(5)
     rs2: Out(5)
     rs1_value: In(64)
@@ -110,7 +113,11 @@ class IssueStage(wiring.Component):
             issued.immediate.eq(decoder.immediate),
             issued.rs1.eq(self.rs1_value),
             issued.rs2.eq(self.rs2_value),
-            issued.late.eq((decoder.unit == Unit.MEMORY) | (decoder.unit == Unit.CSR)),
+            issued.late.eq(
+                (decoder.unit == Unit.MEMORY)
+                | (decoder.unit == Unit.CSR)
+                | (decoder.unit == Unit.MULTIPLY)
+            ),
             issued.target.eq(fetched.pc + decoder.immediate),
         ]
         with m.If(fetched.fault == Fault.NONE):
@@ -133,14 +140,41 @@ class IssueStage(wiring.Component):
                 ]
             stalls.append(stall)
 
+        # The registers the calling convention returns by say what a jump is for.
+        links_rd = (decoder.rd == 1) | (decoder.rd == 5)
+        links_rs1 = (decoder.rs1 == 1) | (decoder.rs1 == 5)
+        jumps = (decoder.unit == Unit.JUMP) | (decoder.unit == Unit.JUMP_REGISTER)
+        with m.If(decoder.unit == Unit.BRANCH):
+            m.d.comb += issued.kind.eq(BranchKind.BRANCH)
+        with m.Elif(jumps & links_rd):
+            m.d.comb += issued.kind.eq(BranchKind.CALL)
+        with m.Elif((decoder.unit == Unit.JUMP_REGISTER) & links_rs1):
+            m.d.comb += issued.kind.eq(BranchKind.RETURN)
+        with m.Else():
+            m.d.comb += issued.kind.eq(BranchKind.JUMP)
+
+        is_branch = issued.unit == Unit.BRANCH
         backward = decoder.immediate < 0
+        known = fetched.prediction
+        guessed = Signal()
         m.d.comb += [
-            issued.predicted.eq(
-                (issued.unit == Unit.JUMP) | ((issued.unit == Unit.BRANCH) & backward)
-            ),
+            guessed.eq(~known.known & ((issued.unit == Unit.JUMP) | (is_branch & backward))),
+            issued.prediction.eq(known),
             self.o.valid.eq(self.i.valid & ~self.kill & ~Cat(stalls).any()),
             self.i.ready.eq(self.o.ready & ~Cat(stalls).any()),
-            self.prediction.valid.eq(self.o.valid & self.o.ready & issued.predicted),
+            self.prediction.valid.eq(self.o.valid & self.o.ready & guessed),
             self.prediction.pc.eq(issued.target),
+            self.repair.valid.eq(self.prediction.valid),
+            self.repair.history.eq(known.history),
+            self.repair.calls.eq(known.calls),
+            self.repair.branch.eq(is_branch),
+            self.repair.taken.eq(1),
+            self.repair.kind.eq(issued.kind),
+            self.repair.link.eq(fetched.pc + Mux(fetched.compressed, 2, 4)),
         ]
+        with m.If(guessed):
+            m.d.comb += [
+                issued.prediction.taken.eq(1),
+                issued.prediction.target.eq(issued.target),
+            ]
         return m

@@ -8,6 +8,7 @@ from rtl.core.commit import CommitStage
 from rtl.core.execute.execute import ExecuteStage
 from rtl.core.frontend.aligner import FetchedInstruction
 from rtl.core.frontend.fetch import Redirect
+from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
 from rtl.core.issue import IssueStage
 from rtl.core.regfile import RegisterFile
 
@@ -26,7 +27,9 @@ class Pipeline(wiring.Component):
         The hart is parked or about to be: nothing moves.
     external_redirect : In(Redirect)
         From parking.
-    redirect : Out(Redirect)
+    misfit : In(Redirect)
+        From the aligner.
+    redirect, repair, update : Out
         To the frontend: the oldest instruction that asks wins.
     gpr, gpr_value, gpr_write, gpr_write_value :
         Host access to the registers while the pipeline is held.
@@ -37,7 +40,10 @@ class Pipeline(wiring.Component):
     i: In(stream.Signature(FetchedInstruction))
     hold: In(1)
     external_redirect: In(Redirect)
+    misfit: In(Redirect)
     redirect: Out(Redirect)
+    repair: Out(Repair)
+    update: Out(BranchUpdate)
     gpr: In(5)
     gpr_value: Out(64)
     gpr_write: In(5)
@@ -86,7 +92,22 @@ class Pipeline(wiring.Component):
         with m.Elif(commit.redirect.valid):
             m.d.comb += self.redirect.eq(commit.redirect)
         with m.Elif(execute.redirect.valid):
-            m.d.comb += self.redirect.eq(execute.redirect)
+            m.d.comb += [self.redirect.eq(execute.redirect), self.repair.eq(execute.repair)]
+        with m.Elif(issue.prediction.valid):
+            m.d.comb += [self.redirect.eq(issue.prediction), self.repair.eq(issue.repair)]
         with m.Else():
-            m.d.comb += self.redirect.eq(issue.prediction)
+            prediction = self.i.payload.prediction
+            m.d.comb += [
+                self.redirect.eq(self.misfit),
+                self.repair.valid.eq(self.misfit.valid),
+                self.repair.history.eq(prediction.history),
+                self.repair.calls.eq(prediction.calls),
+                self.repair.kind.eq(BranchKind.JUMP),
+            ]
+        m.d.comb += self.update.eq(execute.update)
+        with m.If(~(execute.update.learn | execute.update.forget | execute.update.count)):
+            m.d.comb += [
+                self.update.forget.eq(self.misfit.valid),
+                self.update.pc.eq(self.misfit.pc),
+            ]
         return m

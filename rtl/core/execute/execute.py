@@ -9,8 +9,8 @@ from rtl.core.decode import Unit
 from rtl.core.execute.alu import Alu, AluOperation
 from rtl.core.execute.branch import BranchUnit
 from rtl.core.execute.divider import Divider
-from rtl.core.execute.multiplier import Multiplier
 from rtl.core.frontend.fetch import Redirect
+from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
 from rtl.core.issue import Bypass, Issued, Producer
 from rtl.mmu.context import Fault
 
@@ -31,6 +31,7 @@ class Executed(data.Struct):
     fault_second: 1
     unit: Unit
     operation: 4
+    word: 1
     funct3: 3
     funct5: 5
     rd: 5
@@ -50,8 +51,10 @@ class ExecuteStage(wiring.Component):
         The commit stage drops everything younger than its instruction.
     commit_value, write_back_value : In(64)
         Results in the two later stages, for bypassing.
-    redirect : Out(Redirect)
-        The prediction was wrong; strobes once per instruction.
+    redirect, repair : Out(Redirect), Out(Repair)
+        The prediction was wrong; strobe once per instruction.
+    update : Out(BranchUpdate)
+        What the predictor is to learn.
     index : Out(stream)
         Page offset of a memory instruction, as it leaves for the commit stage.
     producer : Out(Producer)
@@ -64,6 +67,8 @@ class ExecuteStage(wiring.Component):
     commit_value: In(64)
     write_back_value: In(64)
     redirect: Out(Redirect)
+    repair: Out(Repair)
+    update: Out(BranchUpdate)
     index: Out(stream.Signature(PAGE_BITS))
     producer: Out(Producer)
     empty: Out(1)
@@ -72,7 +77,6 @@ class ExecuteStage(wiring.Component):
         m = Module()
         m.submodules.alu = alu = Alu()
         m.submodules.branch = branch = BranchUnit()
-        m.submodules.multiplier = multiplier = Multiplier()
         m.submodules.divider = divider = Divider()
         issued = Signal(Issued)
         valid = Signal()
@@ -113,30 +117,17 @@ class ExecuteStage(wiring.Component):
             m.d.comb += [alu.operation.eq(AluOperation.ADD), alu.word.eq(0)]
 
         ready = Signal()
-        self._long_units(m, issued, valid, rs1, rs2, ready, result, multiplier, divider)
+        self._divide(m, issued, valid, rs1, rs2, ready, result, divider)
         with m.Switch(issued.unit):
             with m.Case(Unit.JUMP, Unit.JUMP_REGISTER):
                 m.d.comb += [result.eq(link), ready.eq(1)]
-            with m.Case(Unit.MULTIPLY, Unit.DIVIDE):
-                pass
+            with m.Case(Unit.DIVIDE):
+                pass  # the divider's answer stands
             with m.Default():
                 m.d.comb += [result.eq(alu.result), ready.eq(1)]
 
-        # Control flow.
         resolved = Signal()
-        wrong = Signal()
-        with m.Switch(issued.unit):
-            with m.Case(Unit.BRANCH):
-                m.d.comb += [
-                    wrong.eq(branch.taken != issued.predicted),
-                    self.redirect.pc.eq(Mux(branch.taken, issued.target, link)),
-                ]
-            with m.Case(Unit.JUMP_REGISTER):
-                m.d.comb += [
-                    wrong.eq(1),
-                    self.redirect.pc.eq(Cat(Const(0, 1), alu.result[1:])),
-                ]
-        m.d.comb += self.redirect.valid.eq(valid & wrong & ~resolved & ~self.kill)
+        self._resolve(m, issued, valid & ~resolved & ~self.kill, alu, branch, link)
 
         memory = issued.unit == Unit.MEMORY
         m.d.comb += [
@@ -147,6 +138,7 @@ class ExecuteStage(wiring.Component):
             executed.fault_second.eq(issued.fault_second),
             executed.unit.eq(issued.unit),
             executed.operation.eq(issued.operation),
+            executed.word.eq(issued.word),
             executed.funct3.eq(issued.funct3),
             executed.funct5.eq(issued.funct5),
             executed.rd.eq(issued.rd),
@@ -163,7 +155,7 @@ class ExecuteStage(wiring.Component):
             self.producer.late.eq(issued.late),
             self.empty.eq(~valid),
         ]
-        m.d.sync += resolved.eq(valid & (resolved | self.redirect.valid))
+        m.d.sync += resolved.eq(valid)
         with m.If(self.i.ready):
             m.d.sync += [valid.eq(self.i.valid), resolved.eq(0)]
             with m.If(self.i.valid):
@@ -172,28 +164,69 @@ class ExecuteStage(wiring.Component):
             m.d.sync += valid.eq(0)
         return m
 
-    def _long_units(self, m, issued, valid, rs1, rs2, ready, result, multiplier, divider):
-        """Drive the units that take several cycles.
+    def _resolve(self, m, issued, first, alu, branch, link):
+        """Compare what happens with what was predicted, in the first cycle of an instruction."""
+        prediction = issued.prediction
+        is_branch = issued.unit == Unit.BRANCH
+        taken, controls = Signal(), Signal()
+        target, expected = Signal(64), Signal(64)
+        m.d.comb += [target.eq(issued.target), expected.eq(prediction.target.as_signed())]
+        with m.Switch(issued.unit):
+            with m.Case(Unit.BRANCH):
+                m.d.comb += [controls.eq(1), taken.eq(branch.taken)]
+            with m.Case(Unit.JUMP):
+                m.d.comb += [controls.eq(1), taken.eq(1)]
+            with m.Case(Unit.JUMP_REGISTER):
+                m.d.comb += [
+                    controls.eq(1),
+                    taken.eq(1),
+                    target.eq(Cat(Const(0, 1), alu.result[1:])),
+                ]
+        elsewhere = expected != target
+        wrong = (taken != prediction.taken) | (taken & elsewhere)
+        update, repair = self.update, self.repair
+        m.d.comb += [
+            self.redirect.valid.eq(first & wrong),
+            self.redirect.pc.eq(Mux(taken, target, link)),
+            update.learn.eq(first & taken & (~prediction.known | elsewhere)),
+            update.forget.eq(first & ~controls & prediction.known),
+            update.count.eq(first & is_branch & (prediction.known | taken)),
+            update.pc.eq(issued.pc + Mux(issued.compressed, 0, 2)),
+            update.kind.eq(issued.kind),
+            update.target.eq(target),
+            update.taken.eq(taken),
+            update.history.eq(prediction.history),
+            update.counter.eq(prediction.counter),
+            repair.valid.eq(self.redirect.valid),
+            repair.history.eq(prediction.history),
+            repair.calls.eq(prediction.calls),
+            repair.branch.eq(is_branch & (prediction.known | taken)),
+            repair.taken.eq(taken),
+            repair.kind.eq(Mux(taken, issued.kind, BranchKind.JUMP)),
+            repair.link.eq(link),
+        ]
 
-        They cannot be stopped: the answer of a killed instruction is thrown away before the
-        next one starts.
+    def _divide(self, m, issued, valid, rs1, rs2, ready, result, divider):
+        """Drive the divider.
+
+        It cannot be stopped: the answer of a killed instruction is thrown away before the next
+        one starts.
         """
-        for unit, component in ((Unit.MULTIPLY, multiplier), (Unit.DIVIDE, divider)):
-            started, stale = Signal(), Signal()
-            mine = valid & (issued.unit == unit)
-            answer = component.o.valid & ~stale
-            m.d.comb += [
-                component.i.payload.operation.eq(Cat(issued.operation[:2], issued.word)),
-                component.i.payload.a.eq(rs1),
-                component.i.payload.b.eq(rs2),
-                component.i.valid.eq(mine & ~started),
-                component.o.ready.eq(stale | (mine & self.o.ready) | self.kill),
-            ]
-            with m.If(mine & answer):
-                m.d.comb += [ready.eq(1), result.eq(component.o.payload)]
-            with m.If(component.i.valid & component.i.ready):
-                m.d.sync += started.eq(1)
-            with m.If(component.o.valid & component.o.ready):
-                m.d.sync += [started.eq(0), stale.eq(0)]
-            with m.Elif(self.kill & (started | (component.i.valid & component.i.ready))):
-                m.d.sync += stale.eq(1)
+        started, stale = Signal(), Signal()
+        mine = valid & (issued.unit == Unit.DIVIDE)
+        answer = divider.o.valid & ~stale
+        m.d.comb += [
+            divider.i.payload.operation.eq(Cat(issued.operation[:2], issued.word)),
+            divider.i.payload.a.eq(rs1),
+            divider.i.payload.b.eq(rs2),
+            divider.i.valid.eq(mine & ~started),
+            divider.o.ready.eq(stale | (mine & self.o.ready) | self.kill),
+        ]
+        with m.If(mine & answer):
+            m.d.comb += [ready.eq(1), result.eq(divider.o.payload)]
+        with m.If(divider.i.valid & divider.i.ready):
+            m.d.sync += started.eq(1)
+        with m.If(divider.o.valid & divider.o.ready):
+            m.d.sync += [started.eq(0), stale.eq(0)]
+        with m.Elif(self.kill & (started | (divider.i.valid & divider.i.ready))):
+            m.d.sync += stale.eq(1)

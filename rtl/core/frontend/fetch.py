@@ -8,6 +8,7 @@ from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import PAGE_BITS
 from rtl.bus.register_bus import RegisterBus
 from rtl.core.frontend.instruction_cache import FetchAccess, FetchResult
+from rtl.core.frontend.predictor import BranchUpdate, Prediction, Predictor, Repair
 from rtl.core.physical import fits_bus, is_ram
 from rtl.mmu.context import Access, Fault, TranslationContext, TranslationQuery
 from rtl.mmu.ports import TranslationPort
@@ -23,10 +24,11 @@ class Redirect(data.Struct):
 
 
 class FetchPacket(data.Struct):
-    """Eight aligned bytes of code, or the fault met instead."""
+    """Eight aligned bytes of code, or the fault met instead; the prediction made for them."""
 
     data: 64
     fault: Fault
+    prediction: Prediction
 
 
 class _State(enum.Enum, shape=4):
@@ -44,12 +46,15 @@ class FetchUnit(wiring.Component):
     """Turn a sequence of addresses into packets, one per cycle when cache and TLB hit.
 
     A packet follows two cycles after its address was issued. After a fault the unit waits for a
-    redirect. Code outside RAM is fetched over the register bus, and only while ``alone`` says
+    redirect. After a packet predicted to end in a taken branch comes the one at its target, one
+    cycle later than the next in line would. Code outside RAM is fetched over the register bus, and only while ``alone`` says
     that no older instruction is under way, so never on speculation.
 
     Members
     -------
     redirect : In(Redirect)
+    repair, update : In(Repair), In(BranchUpdate)
+        To the predictor; a repair comes with a redirect.
     context : In(TranslationContext)
         Stable except together with a redirect.
     hold : In(1)
@@ -62,6 +67,8 @@ class FetchUnit(wiring.Component):
     """
 
     redirect: In(Redirect)
+    repair: In(Repair)
+    update: In(BranchUpdate)
     context: In(TranslationContext)
     hold: In(1)
     alone: In(1)
@@ -86,6 +93,11 @@ class FetchUnit(wiring.Component):
         walk_query = Signal(TranslationQuery)
         bus_address = Signal(BUS_ADDRESS_BITS)
 
+        m.submodules.predictor = predictor = Predictor()
+        prediction = predictor.prediction
+        turns = Signal()  # the packet in phase 1 is predicted to end in a taken branch
+        target = Signal(64)
+
         query, translation = self.translation.query, self.translation.translation
         wanted = ~stale & ~self.redirect.valid
         packet = self.o.payload
@@ -108,7 +120,16 @@ class FetchUnit(wiring.Component):
             self.peripheral.response.ready.eq(1),
             self.index.payload.eq(pc[:PAGE_BITS]),
             self.index.valid.eq((state == _State.RUN) & ~self.hold & self.room),
-            issued.eq(self.index.valid & self.index.ready & advance & ~self.redirect.valid),
+            issued.eq(
+                self.index.valid & self.index.ready & advance & ~turns & ~self.redirect.valid
+            ),
+            predictor.pc.eq(pc),
+            predictor.read.eq(self.index.valid & self.index.ready),
+            predictor.current.eq(current),
+            predictor.update.eq(self.update),
+            predictor.repair.eq(self.repair),
+            turns.eq(predictor.accept & prediction.taken),
+            target.eq(prediction.target.as_signed()),
             self.idle.eq(((state == _State.RUN) & ~current_valid) | (state == _State.STOPPED)),
         ]
         with m.If(issued):
@@ -134,7 +155,12 @@ class FetchUnit(wiring.Component):
                 with m.Else():
                     m.d.comb += self.access.valid.eq(1)
                     with m.If(self.result.valid):
-                        m.d.comb += [self.o.valid.eq(1), advance.eq(1)]
+                        m.d.comb += [
+                            self.o.valid.eq(1),
+                            advance.eq(1),
+                            packet.prediction.eq(prediction),
+                            predictor.accept.eq(1),
+                        ]
                         with m.If(self.result.error):
                             m.d.comb += packet.fault.eq(Fault.ACCESS)
                             m.d.sync += state.eq(_State.STOPPED)
@@ -157,7 +183,11 @@ class FetchUnit(wiring.Component):
                         m.d.sync += state.eq(_State.STOPPED)
             with m.Case(_State.CACHE):
                 with m.If(self.result.valid):
-                    m.d.comb += self.o.valid.eq(wanted)
+                    m.d.comb += [
+                        self.o.valid.eq(wanted),
+                        packet.prediction.eq(prediction),
+                        predictor.accept.eq(wanted),
+                    ]
                     m.d.sync += state.eq(_State.RUN)
                     with m.If(self.result.error):
                         m.d.comb += packet.fault.eq(Fault.ACCESS)
@@ -180,6 +210,9 @@ class FetchUnit(wiring.Component):
                     with m.If(self.peripheral.response.payload.error):
                         m.d.comb += packet.fault.eq(Fault.ACCESS)
                         m.d.sync += state.eq(_State.STOPPED)
+
+        with m.If(turns):
+            m.d.sync += pc.eq(target)
 
         answering = (
             (state == _State.WALKED) & self.translation.walked.valid

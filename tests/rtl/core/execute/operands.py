@@ -1,8 +1,9 @@
 """Operands of 64-bit operations: any, and those at which something changes."""
 
+from amaranth.sim import Simulator
 from hypothesis import strategies as st
 
-__all__ = ["MASK", "operands", "pairs", "sext"]
+__all__ = ["MASK", "combinational", "operands", "pairs", "sext"]
 
 MASK = (1 << 64) - 1
 
@@ -11,6 +12,23 @@ def sext(value, width):
     """The low ``width`` bits of ``value`` as a signed number."""
     value &= (1 << width) - 1
     return value - (value >> width - 1 << width)
+
+
+def combinational(dut, cases, inputs, output):
+    """The output for each case."""
+    results = []
+
+    async def testbench(ctx):
+        for case in cases:
+            for port, value in zip(inputs, case, strict=True):
+                ctx.set(port, value)
+            await ctx.delay(1e-9)
+            results.append(ctx.get(output))
+
+    simulator = Simulator(dut)
+    simulator.add_testbench(testbench)
+    simulator.run()
+    return results
 
 
 _edges = st.builds(

@@ -1,13 +1,12 @@
 """The ALU and the branch unit against Python's integers."""
 
-from amaranth.sim import Simulator
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rtl.arch.instructions import INSTRUCTIONS
 from rtl.core.execute.alu import Alu, AluOperation
 from rtl.core.execute.branch import BranchCondition, BranchUnit
-from tests.rtl.core.execute.operands import MASK, pairs, sext
+from tests.rtl.core.execute.operands import MASK, combinational, pairs, sext
 
 OPERATIONS = {
     AluOperation.ADD: lambda a, b, bits: a + b,
@@ -35,23 +34,6 @@ CONDITIONS = {
 def wanted(operation, word, a, b):
     bits = 32 if word else 64
     return sext(OPERATIONS[operation](a, b, bits), bits) & MASK
-
-
-def combinational(dut, cases, inputs, output):
-    """The output for each case."""
-    results = []
-
-    async def testbench(ctx):
-        for case in cases:
-            for port, value in zip(inputs, case, strict=True):
-                ctx.set(port, value)
-            await ctx.delay(1e-9)
-            results.append(ctx.get(output))
-
-    simulator = Simulator(dut)
-    simulator.add_testbench(testbench)
-    simulator.run()
-    return results
 
 
 _operations = st.sampled_from(list(AluOperation)).flatmap(

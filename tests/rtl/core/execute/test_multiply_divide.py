@@ -1,14 +1,12 @@
 """Multiplier and divider against Python's integers, with their latencies."""
 
-import random
-
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from rtl.arch.instructions import INSTRUCTIONS
 from rtl.core.execute.divider import DivideOperation, Divider
 from rtl.core.execute.multiplier import Multiplier, MultiplyOperation
-from tests.rtl.core.execute.operands import MASK, operands, pairs, sext
+from tests.rtl.core.execute.operands import MASK, combinational, operands, pairs, sext
 from tests.streams import get, put, simulate
 
 PRODUCTS = {
@@ -35,46 +33,15 @@ def divide(operation, a, b):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(list(MultiplyOperation)), pairs), min_size=30, max_size=80),
-    st.integers(0, 2**32),
-    st.sampled_from([0.0, 0.3]),
+    st.lists(st.tuples(st.sampled_from(list(MultiplyOperation)), pairs), min_size=30, max_size=80)
 )
-@example([(k, (1 << i, MASK)) for k in MultiplyOperation for i in range(64)], 0, 0.0)
-def test_products_in_order(drawn, seed, pause):
-    """Every request is answered in order, however the two streams pause."""
-    dut, schedule, products = Multiplier(), random.Random(seed), []
-    wanted = [PRODUCTS[operation](a, b) & MASK for operation, (a, b) in drawn]
-
-    async def producer(ctx):
-        for operation, (a, b) in drawn:
-            while schedule.random() < pause:
-                await ctx.tick()
-            await put(ctx, dut.i, {"operation": operation, "a": a, "b": b})
-
-    async def consumer(ctx):
-        for _ in drawn:
-            while schedule.random() < pause:
-                await ctx.tick()
-            products.append(await get(ctx, dut.o))
-
-    simulate(dut, producer, consumer)
-    assert products == wanted
-
-
-def test_multiplier_takes_one_per_cycle_and_answers_after_three():
+@example([(k, (1 << i, MASK)) for k in MultiplyOperation for i in range(64)])
+def test_products(drawn):
     dut = Multiplier()
-
-    async def testbench(ctx):
-        ctx.set(dut.o.ready, 1)
-        for cycle in range(20):
-            ctx.set(dut.i.payload, {"operation": MultiplyOperation.MUL, "a": cycle, "b": 3})
-            ctx.set(dut.i.valid, 1)
-            assert ctx.get(dut.i.ready)
-            assert ctx.get(dut.o.valid) == (cycle >= 3)
-            assert cycle < 3 or ctx.get(dut.o.payload) == (cycle - 3) * 3
-            await ctx.tick()
-
-    simulate(dut, testbench)
+    cases = [(operation, a, b) for operation, (a, b) in drawn]
+    products = combinational(dut, cases, (dut.operation, dut.a, dut.b), dut.result)
+    for (operation, a, b), product in zip(cases, products, strict=True):
+        assert product == PRODUCTS[operation](a, b) & MASK, (operation, a, b)
 
 
 _quotients = st.builds(
