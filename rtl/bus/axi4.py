@@ -71,8 +71,6 @@ class Axi4(wiring.Signature):
                         data.StructLayout({"data": 8 * DATA_BYTES, "strb": DATA_BYTES, "last": 1})
                     )
                 ),
-                "b": In(
-                    stream.Signature(data.StructLayout({"id": id_width, "resp": Response}))
-                ),
+                "b": In(stream.Signature(data.StructLayout({"id": id_width, "resp": Response}))),
             }
         )
