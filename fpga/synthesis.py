@@ -35,6 +35,7 @@ __all__ = [
     "module_sizes",
     "soc_rtlil",
     "synthesize",
+    "table",
 ]
 
 TOP = "soc"
@@ -139,7 +140,11 @@ def synthesize(text: str, top: str, say=lambda stage, detail="": None) -> Synthe
 
 
 def _under(stage: str, say):
-    return lambda step, number="": say(stage, f"step {number}, {step}")
+    def say_step(step: str, number: str = "") -> None:
+        # ABC takes most of the time and says nothing.
+        say(f"{stage}, logic in ABC9" if step == "abc9" else stage, f"step {number}, {step}")
+
+    return say_step
 
 
 def _plain_names(modules: Mapping[str, Counter]) -> dict[str, Counter]:
@@ -180,26 +185,32 @@ def document(result: Synthesis, config: SocConfig) -> dict:
 
 
 def table(result: Synthesis) -> Table:
-    """The modules as a tree, larger ones first; whole modules left, own cells right."""
+    """The modules as a tree, the largest first; like modules without parts share a row."""
     names = {module.name for module in result.modules}
+    top = result.modules[0]
     below: dict[str, list[ModuleSize]] = {}
     for module in result.modules[1:]:
         parent = module.name.rpartition(".")[0]
-        below.setdefault(parent if parent in names else result.modules[0].name, []).append(module)
+        below.setdefault(parent if parent in names else top.name, []).append(module)
     rows = []
 
-    def add(module: ModuleSize, depth: int) -> None:
-        label = module.name if depth == 0 else module.name.rpartition(".")[2]
+    def add(module: ModuleSize, depth: int, label: str) -> None:
         rows.append(("  " * depth + label, *_columns(module.with_children), *_columns(module.own)))
-        children = below.get(module.name, ())
-        for child in sorted(children, key=lambda child: -child.with_children.lut4):
-            add(child, depth + 1)
+        like: dict[tuple, list[ModuleSize]] = {}
+        for child in sorted(below.get(module.name, ()), key=lambda part: -part.with_children.lut4):
+            name = child.name.rpartition(".")[2]
+            plain = name if child.name in below else re.sub(r"_\d+$", "", name)
+            like.setdefault((plain, child.own), []).append(child)
+        for (plain, _), children in like.items():
+            alone = len(children) == 1
+            name = children[0].name.rpartition(".")[2] if alone else plain
+            add(children[0], depth + 1, name if alone else f"{name} ({len(children)}, each)")
 
-    add(result.modules[0], 0)
+    add(top, 0, top.name)
     rows.append(("total, flattened", *_columns(result.total), *[""] * 4))
     titles = ("LUT4", "FF", "DP16KD", "MULT18")
     return Table(
-        title="ECP5 cells by module (hierarchy kept): with the modules in it, and its own",
+        title="ECP5 cells by module, hierarchy kept: with the modules in it, then its own",
         columns=("module", *titles, *(f"own {title}" for title in titles)),
         rows=tuple(rows),
         footer=f"No black boxes, no latches. LUT4 counts carry and distributed RAM, too. "

