@@ -1,5 +1,6 @@
 """The machine on the real SoC: what ``sw_vmm.machine.Machine`` promises."""
 
+import functools
 import itertools
 import time
 from pathlib import Path
@@ -33,8 +34,9 @@ examples = settings(
 )
 
 
-@pytest.fixture(scope="session")
-def image():
+@functools.cache
+def probe():
+    """The image of probe.S; no fixture, as Hypothesis shows the arguments of an example."""
     elf = build_program(
         "probe",
         [Path(__file__).with_name("probe.S")],
@@ -50,22 +52,22 @@ def shared():
 
 
 @pytest.fixture
-def machine(shared, image):
+def machine(shared):
     """A machine after reset with the probe in RAM; breakpoints and calls from U-mode park."""
     shared.reset()
     shared.trace(0)
     shared.skip_charges(True)
-    for base, data in image.segments:
+    for base, data in probe().segments:
         shared.write_memory(base, data)
     shared.park_on(1 << BREAKPOINT | 1 << CALL_FROM_USER, 0)
     return shared
 
 
-def go(machine, image, label, *, cycles=100_000, **registers):
+def go(machine, label, *, cycles=100_000, **registers):
     """Run from ``label`` with some registers set."""
     for name, value in registers.items():
         machine.write_gpr(int(name[1:]), value)
-    machine.resume(image.symbols[label])
+    machine.resume(probe().symbols[label])
     return machine.run(cycles)
 
 
@@ -115,9 +117,9 @@ def test_the_device_window_is_not_for_its_own_host(machine):
         st.tuples(st.integers(0, 560), st.binary(min_size=1, max_size=40)), min_size=1, max_size=8
     )
 )
-def test_memory_is_one_with_the_caches(machine, image, accesses):
+def test_memory_is_one_with_the_caches(machine, accesses):
     """Host writes of any place and length against a copy, over lines the hart has dirtied."""
-    assert go(machine, image, "dirty", x10=1, x11=BUFFER) == Event.PARKED
+    assert go(machine, "dirty", x10=1, x11=BUFFER) == Event.PARKED
     copy = bytearray(machine.read_memory(BUFFER, 600))
     assert copy[:16] == (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
     for place, data in accesses:
@@ -128,7 +130,7 @@ def test_memory_is_one_with_the_caches(machine, image, accesses):
     machine.clean()
     assert machine.read_memory(BUFFER, 600) == copy
     place = accesses[0][0] // 8 * 8
-    go(machine, image, "load", x11=BUFFER + place)
+    go(machine, "load", x11=BUFFER + place)
     assert machine.read_gpr(10) == int.from_bytes(copy[place : place + 8], "little")
 
 
@@ -139,8 +141,8 @@ def test_the_rom_is_written_by_the_host(machine):
     assert machine.read_memory(ROM + 3, 6) == data[3:9]
 
 
-def test_a_running_hart_is_left_alone(machine, image):
-    assert go(machine, image, "spin", cycles=1000) == Event.BUDGET
+def test_a_running_hart_is_left_alone(machine):
+    assert go(machine, "spin", cycles=1000) == Event.BUDGET
     for access in (
         lambda: machine.read_gpr(1),
         lambda: machine.write_csr(MSCRATCH, 1),
@@ -159,9 +161,9 @@ def test_a_running_hart_is_left_alone(machine, image):
     assert machine.read_gpr(1) > 200
 
 
-def test_resume_writes_its_register_and_keeps_the_privilege(machine, image):
+def test_resume_writes_its_register_and_keeps_the_privilege(machine):
     machine.write_privilege(USER)
-    machine.resume(image.symbols["calls"], rd=12, value=2)
+    machine.resume(probe().symbols["calls"], rd=12, value=2)
     assert machine.run(10_000) == Event.PARKED
     first = machine.park
     assert (first.reason, first.privilege, first.kind) == (
@@ -175,11 +177,11 @@ def test_resume_writes_its_register_and_keeps_the_privilege(machine, image):
     assert machine.read_gpr(12) == 1
 
 
-def calls(machine, image, charges):
+def calls(machine, charges):
     """Exits with charges; everything that can be seen afterwards."""
     machine.write_privilege(USER)
     machine.write_gpr(12, len(charges) + 1)
-    machine.resume(image.symbols["calls"])
+    machine.resume(probe().symbols["calls"])
     seen = []
     for charge in charges:
         assert machine.run(100_000) == Event.PARKED
@@ -191,15 +193,15 @@ def calls(machine, image, charges):
 
 @settings(examples, max_examples=15)
 @given(charges=st.lists(st.integers(0, 3000), min_size=1, max_size=5))
-def test_skipped_and_clocked_charges_are_identical(machine, image, charges):
+def test_skipped_and_clocked_charges_are_identical(machine, charges):
     told = []
     for skipping in (True, False):
         machine.reset()
-        for base, data in image.segments:
+        for base, data in probe().segments:
             machine.write_memory(base, data)
         machine.park_on(1 << BREAKPOINT | 1 << CALL_FROM_USER, 0)
         machine.skip_charges(skipping)
-        told.append(calls(machine, image, charges))
+        told.append(calls(machine, charges))
     assert told[0] == told[1]
     *_, counters, cycles = told[0]
     assert counters["charged"] == sum(charges)
@@ -207,8 +209,8 @@ def test_skipped_and_clocked_charges_are_identical(machine, image, charges):
     assert cycles == counters["guest"] + counters["transition"] + counters["charged"]
 
 
-def test_time_runs_at_its_rate_through_charges(machine, image):
-    *_, record, counters, _ = calls(machine, image, [1, 2, 3, 99, 1000, 12345])
+def test_time_runs_at_its_rate_through_charges(machine):
+    *_, record, counters, _ = calls(machine, [1, 2, 3, 99, 1000, 12345])
     assert record.time == counters["cycles"] // machine.config.cycles_per_tick
 
 
@@ -220,8 +222,8 @@ def test_a_charge_alone_is_machine_time(machine):
     assert machine.read_csr(MCYCLE) == 1_501_234
 
 
-def test_transition_counts_the_exits_before(machine, image):
-    *exits, _, counters, _ = calls(machine, image, [0, 500, 0, 7])
+def test_transition_counts_the_exits_before(machine):
+    *exits, _, counters, _ = calls(machine, [0, 500, 0, 7])
     totals = [transition for _, transition in exits]
     assert totals == sorted(totals)
     assert totals[-1] < counters["transition"]
@@ -229,29 +231,29 @@ def test_transition_counts_the_exits_before(machine, image):
     assert len(set(steps)) == 1, "equal exits have equal transitions, whatever is charged"
 
 
-def test_tohost_ends_a_run(machine, image):
-    machine.stop_at_tohost(image.symbols["tohost"])
-    assert go(machine, image, "end_by_tohost") == Event.TOHOST
+def test_tohost_ends_a_run(machine):
+    machine.stop_at_tohost(probe().symbols["tohost"])
+    assert go(machine, "end_by_tohost") == Event.TOHOST
     assert machine.tohost == 7 << 1 | 1
 
 
-def test_the_finisher_ends_a_run(machine, image):
-    assert go(machine, image, "end_by_finisher") == Event.FINISHED
+def test_the_finisher_ends_a_run(machine):
+    assert go(machine, "end_by_finisher") == Event.FINISHED
     assert machine.finisher == 0x3333 | 9 << 16
 
 
-def test_keys_are_typed_when_their_text_has_appeared(machine, image):
+def test_keys_are_typed_when_their_text_has_appeared(machine):
     machine.write_memory(BUFFER, b"Hit any key\0")
     machine.type_after(b"any key", b"abcdefghijklmnopqrstuvwxyz\n")
     machine.stop_at_text(b"xyz")
-    assert go(machine, image, "talk", x11=BUFFER) == Event.CONSOLE
+    assert go(machine, "talk", x11=BUFFER) == Event.CONSOLE
     assert machine.console().endswith(b"xyz")
     assert machine.run(100_000) == Event.PARKED
     assert machine.console() == b"Hit any keyabcdefghijklmnopqrstuvwxyz\n"
 
 
-def test_a_device_in_the_window_answers_after_the_latency_however_long_it_takes(machine, image):
-    assert go(machine, image, "device", x10=0xABCD, x11=WINDOW + 0x40) == Event.WINDOW
+def test_a_device_in_the_window_answers_after_the_latency_however_long_it_takes(machine):
+    assert go(machine, "device", x10=0xABCD, x11=WINDOW + 0x40) == Event.WINDOW
     address, write, mask, _ = machine.window_request()
     assert (address, write, mask) == (WINDOW + 0x40, False, 0x0F)
     machine.answer_window(0x1234_5678)
@@ -264,27 +266,27 @@ def test_a_device_in_the_window_answers_after_the_latency_however_long_it_takes(
     assert machine.read_gpr(12) == 0x1234_5678
 
 
-def test_every_retired_instruction_is_traced(machine, image):
+def test_every_retired_instruction_is_traced(machine):
     machine.trace(100)
     machine.write_privilege(USER)
-    go(machine, image, "calls", x12=3)
+    go(machine, "calls", x12=3)
     data = machine.traced()
     rows = [
         RETIREMENT.decode(int.from_bytes(data[place : place + RETIREMENT_BYTES], "little"))
         for place in range(0, len(data), RETIREMENT_BYTES)
     ]
-    start = image.symbols["calls"]
+    start = probe().symbols["calls"]
     assert [(row["pc"], row["trap"]) for row in rows] == [(start, 0), (start + 4, 1)]
     assert {row["privilege"] for row in rows} == {USER}
 
 
-def test_two_runs_are_identical(machine, image):
-    one = calls(machine, image, [0, 100, 20])
+def test_two_runs_are_identical(machine):
+    one = calls(machine, [0, 100, 20])
     machine.reset()
-    for base, data in image.segments:
+    for base, data in probe().segments:
         machine.write_memory(base, data)
     machine.park_on(1 << BREAKPOINT | 1 << CALL_FROM_USER, 0)
-    assert calls(machine, image, [0, 100, 20]) == one
+    assert calls(machine, [0, 100, 20]) == one
 
 
 @pytest.mark.parametrize("size", [0, 7, 12, 1 << 32])
@@ -300,12 +302,12 @@ def test_a_jump_into_nothing_does_not_hang(machine):
     assert machine.run(20_000) == Event.PARKED
 
 
-def test_a_simple_exit_is_quick(machine, image):
+def test_a_simple_exit_is_quick(machine):
     """Resume, run, decode: most of it is simulation, none of it a millisecond."""
     count = 500
     machine.write_privilege(USER)
     machine.write_gpr(12, count + 2)
-    machine.resume(image.symbols["calls"])
+    machine.resume(probe().symbols["calls"])
     machine.run(10_000)
     start = time.process_time()
     for _ in range(count):
