@@ -56,6 +56,8 @@ class CommitStage(wiring.Component):
         Halt before the next instruction.
     park_exceptions, park_interrupts : In(64)
         Causes of root traps that halt the hart once taken.
+    park_ebreak : In(1)
+        Halt before an ebreak; a pending interrupt goes first.
     redirect : Out(Redirect)
         Also kills everything younger.
     kill : Out(1)
@@ -72,6 +74,7 @@ class CommitStage(wiring.Component):
     stop: In(1)
     park_exceptions: In(64)
     park_interrupts: In(64)
+    park_ebreak: In(1)
     redirect: Out(Redirect)
     kill: Out(1)
     halt: Out(Halt)
@@ -141,8 +144,10 @@ class CommitStage(wiring.Component):
         # What is decided before the instruction begins. A stop is taken from a waiting wfi too,
         # which then starts anew; an interrupt ends the wfi first.
         runs = valid & (state == _State.RUN)
+        breaks = (inst.unit == Unit.SYSTEM) & (inst.operation == SystemOperation.EBREAK.value)
         waits = (inst.unit == Unit.SYSTEM) & (inst.operation == SystemOperation.WFI.value)
-        stopping = runs & (first | waits) & self.stop
+        breaking = first & breaks & self.park_ebreak & ~self.interrupt
+        stopping = runs & ((first | waits) & self.stop | breaking)
         interrupted = runs & first & self.interrupt & ~self.stop
         going = Signal()
         m.d.comb += [

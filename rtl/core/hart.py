@@ -22,6 +22,7 @@ from rtl.core.ports import (
     HostPort,
     InterruptLines,
     Park,
+    PipelineStages,
     Resume,
     RetirementPort,
 )
@@ -57,6 +58,8 @@ class Hart(wiring.Component):
         See ParkingUnit.
     park_exceptions, park_interrupts : In(64)
         Root traps that park, by cause.
+    park_ebreak : In(1)
+        Park before an ebreak, which then does not trap.
     stop, step : In(1)
         Park before the next instruction; after each one.
     skip : In(Skip)
@@ -66,6 +69,8 @@ class Hart(wiring.Component):
     advance : Out(1)
         This cycle is machine time.
     events : Out(HartEvents)
+    stages : Out(PipelineStages)
+        For observers of the pipeline.
     """
 
     def __init__(self, *, cache_size, cache_ways, tlb_entries):
@@ -86,11 +91,13 @@ class Hart(wiring.Component):
                 "resume": In(stream.Signature(Resume)),
                 "park_exceptions": In(64),
                 "park_interrupts": In(64),
+                "park_ebreak": In(1),
                 "stop": In(1),
                 "step": In(1),
                 "stall": In(1),
                 "advance": Out(1),
                 "events": Out(HartEvents),
+                "stages": Out(PipelineStages),
             }
         )
 
@@ -185,6 +192,7 @@ class Hart(wiring.Component):
         self._csr(m, csr, commit, parking)
         self._park(m, csr, pipeline, parking, fetch, load_store, mmu, instruction_cache, data_cache)
         m.d.comb += [
+            self.stages.eq(pipeline.stages),
             self.events.retired.eq(commit.retired),
             self.events.transition.eq(parking.transition),
             self.events.charging.eq(parking.charging),
@@ -233,6 +241,7 @@ class Hart(wiring.Component):
             commit.wake.eq(csr.wake),
             commit.park_exceptions.eq(self.park_exceptions),
             commit.park_interrupts.eq(self.park_interrupts),
+            commit.park_ebreak.eq(self.park_ebreak),
         ]
 
     def _park(self, m, csr, pipeline, parking, fetch, load_store, mmu, *caches):

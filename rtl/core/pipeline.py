@@ -10,6 +10,7 @@ from rtl.core.frontend.aligner import FetchedInstruction
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
 from rtl.core.issue import IssueStage
+from rtl.core.ports import PipelineStages
 from rtl.core.regfile import RegisterFile
 
 __all__ = ["Pipeline"]
@@ -35,6 +36,8 @@ class Pipeline(wiring.Component):
         Host access to the registers while the pipeline is held.
     empty : Out(1)
         No instruction is under way behind the aligner.
+    stages : Out(PipelineStages)
+        For observers.
     """
 
     i: In(stream.Signature(FetchedInstruction))
@@ -49,6 +52,7 @@ class Pipeline(wiring.Component):
     gpr_write: In(5)
     gpr_write_value: In(64)
     empty: Out(1)
+    stages: Out(PipelineStages)
 
     def __init__(self):
         self.issue, self.execute, self.commit = IssueStage(), ExecuteStage(), CommitStage()
@@ -81,6 +85,14 @@ class Pipeline(wiring.Component):
             registers.rd.eq(commit.rd),
             registers.value.eq(commit.write_back_value),
             self.empty.eq(execute.empty & commit.empty),
+            self.stages.pc.eq(self.i.payload.pc),
+            self.stages.bits.eq(self.i.payload.bits),
+            self.stages.issuing.eq(self.i.valid),
+            self.stages.issued.eq(issue.o.valid & issue.o.ready),
+            self.stages.executing.eq(~execute.empty),
+            self.stages.executed.eq(execute.o.valid & execute.o.ready),
+            self.stages.committing.eq(~commit.empty),
+            self.stages.retired.eq(commit.retired),
         ]
         with m.If(self.gpr_write != 0):
             m.d.comb += [

@@ -15,6 +15,7 @@ __all__ = [
     "HostResponse",
     "InterruptLines",
     "Park",
+    "PipelineStages",
     "Resume",
     "Retirement",
     "RetirementPort",
@@ -81,6 +82,24 @@ class Written(data.Struct):
 
     valid: 1
     address: 32
+
+
+class PipelineStages(data.Struct):
+    """Who is where in the pipeline in this cycle, for observers; nothing depends on it.
+
+    ``pc`` and ``bits`` belong to the instruction in the issue stage, if ``issuing`` says that there
+    is one. ``issued`` and ``executed``: the instruction in that stage is in the next one from the
+    next cycle on. ``retired``: the instruction in the commit stage leaves it, and has retired.
+    """
+
+    pc: 64
+    bits: 32
+    issuing: 1
+    issued: 1
+    executing: 1
+    executed: 1
+    committing: 1
+    retired: 1
 
 
 class HartEvents(data.Struct):

@@ -43,7 +43,7 @@ class HostPortUnit(wiring.Component):
         The host; addresses are those of the map.
     resume_wide : In(stream.Signature(Resume))
         Resume without going through registers. Both ways lead to ``resume``, one at a time.
-    command, resume, parked, park, stop, step, park_exceptions, park_interrupts
+    command, resume, parked, park, stop, step, park_exceptions, park_interrupts, park_ebreak
         To the hart. ``stop`` is held until the hart has parked.
     reset_request : Out(1)
         Strobe: reset everything but this unit. The counters become zero with it; the settings of
@@ -66,6 +66,7 @@ class HostPortUnit(wiring.Component):
     step: Out(1)
     park_exceptions: Out(64)
     park_interrupts: Out(64)
+    park_ebreak: Out(1)
     reset_request: Out(1)
     snoop: Out(SnoopPort())
     peripheral: Out(RegisterBus())
@@ -115,6 +116,7 @@ class HostPortUnit(wiring.Component):
             self.reset_request.eq(control.reset.value),
             self.park_exceptions.eq(registers.park_exceptions.value.value),
             self.park_interrupts.eq(registers.park_interrupts.value.value),
+            self.park_ebreak.eq(registers.park_ebreak.value.value),
         ]
 
     def _connect_resume(self, m, registers):

@@ -10,7 +10,7 @@ from rtl.bus.register_bus import RegisterBus, RegisterRequest, RegisterResponse
 from rtl.bus.register_decoder import RegisterDecoder
 from rtl.bus.request_arbiter import RequestArbiter
 from rtl.core.hart import Hart
-from rtl.core.ports import Park, Resume, RetirementPort, Skip
+from rtl.core.ports import Park, PipelineStages, Resume, RetirementPort, Skip
 from rtl.irq.clint import Clint
 from rtl.irq.plic import Plic
 from rtl.lib.register_slice import RegisterSlice
@@ -37,6 +37,8 @@ class Soc(wiring.Component):
     Parameters
     ----------
     config : SocConfig
+    observed : bool
+        Adds the member ``stages: Out(PipelineStages)``, for a trace of the pipeline.
 
     Members
     -------
@@ -60,8 +62,9 @@ class Soc(wiring.Component):
     retirement : Out(RetirementPort())
     """
 
-    def __init__(self, config: SocConfig):
+    def __init__(self, config: SocConfig, *, observed: bool = False):
         self._config = config
+        self._observed = observed
         super().__init__(
             {
                 "host": In(RegisterBus()),
@@ -80,6 +83,7 @@ class Soc(wiring.Component):
                 "window_interrupts": In(len(WINDOW_INTERRUPTS)),
                 "finisher": Out(FinisherStatus),
                 "retirement": Out(RetirementPort()),
+                **({"stages": Out(PipelineStages)} if observed else {}),
             }
         )
 
@@ -157,6 +161,7 @@ class Soc(wiring.Component):
             hart.step.eq(port.step),
             hart.park_exceptions.eq(port.park_exceptions),
             hart.park_interrupts.eq(port.park_interrupts),
+            hart.park_ebreak.eq(port.park_ebreak),
             hart.skip.eq(self.skip),
             hart.stall.eq(window.overdue),
             self.parked.eq(hart.parked & ~resume_slice.o.valid),
@@ -166,6 +171,9 @@ class Soc(wiring.Component):
             self.retirement.record.eq(hart.retirement.record),
             self.quiet.eq(uart.idle & window.idle & plic.idle),
         ]
+
+        if self._observed:
+            m.d.comb += self.stages.eq(hart.stages)
 
         # Devices.
         connect(m, flipped(self.console), uart.tx)
