@@ -1,5 +1,6 @@
 """What the tests of this folder do with a machine over and over."""
 
+from functools import cache
 from pathlib import Path
 
 import sw_vmm.guests
@@ -24,6 +25,7 @@ ALL = (1 << 64) - 1
 PAGE = 1 << PAGE_BITS
 
 
+@cache
 def program(name):
     """The program ``name``.S of this folder, as an image at the bottom of RAM."""
     elf = build_program(

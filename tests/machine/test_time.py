@@ -21,12 +21,8 @@ examples = settings(
 )
 
 
-@pytest.fixture(scope="module")
-def image():
-    return program("timers")
-
-
-def prepare(board, image, *, mtimecmp=ALL, stimecmp=ALL, every=ALL >> 1):
+def prepare(board, *, mtimecmp=ALL, stimecmp=ALL, every=ALL >> 1):
+    image = program("timers")
     board.reset()
     board.load(image)
     board.park_on(E.BREAKPOINT, E.ECALL_FROM_USER)
@@ -55,18 +51,25 @@ def sees(board):
     )
 
 
-def exits_with(board, image, charges, skipping, commands=False, **timers):
+def exits_with(board, charges, skipping, commands=False, idle=0, **timers):
     """Exits with charges, in resume or apart from it; what is seen at each."""
-    prepare(board, image, **timers)
+    prepare(board, **timers)
     machine = board.machine
     machine.skip_charges(skipping)
+
+    def wait():
+        for _ in range(idle):
+            machine.read_gpr(0)
+
+    wait()
     machine.write_privilege(Privilege.USER)
     machine.write_gpr(12, len(charges) + 1)
-    machine.resume(image.symbols["calls"])
+    machine.resume(program("timers").symbols["calls"])
     seen = []
     for charge in charges:
         assert machine.run(100_000) == Event.PARKED
         seen.append(sees(board))
+        wait()
         pc = machine.park.pc + 4
         if commands:
             machine.charge(charge)
@@ -88,33 +91,41 @@ deadlines = st.integers(0, 400) | st.just(ALL)
     commands=st.booleans(),
 )
 @example(charges=list(range(20, 60)), mtimecmp=12, stimecmp=ALL, every=20, commands=False)
+@example(charges=[0, 246], mtimecmp=0, stimecmp=0, every=20, commands=False)
 @example(charges=list(range(20, 60)), mtimecmp=ALL, stimecmp=12, every=20, commands=True)
 def test_skipped_and_clocked_charges_are_identical(
-    board, image, charges, mtimecmp, stimecmp, every, commands
+    board, charges, mtimecmp, stimecmp, every, commands
 ):
     """In every cycle and counter, with timers that fire in charges and between them."""
     timers = {"mtimecmp": mtimecmp, "stimecmp": stimecmp, "every": every, "commands": commands}
-    skipped = exits_with(board, image, charges, True, **timers)
-    assert skipped == exits_with(board, image, charges, False, **timers)
+    skipped = exits_with(board, charges, True, **timers)
+    assert skipped == exits_with(board, charges, False, **timers)
     *_, (_, counters, _, cycles, *_), _ = skipped
     assert counters["charged"] == sum(charges)
     assert counters["cycles"] == cycles
     assert cycles == counters["guest"] + counters["transition"] + counters["charged"]
 
 
-def test_timers_do_fire_in_charges(board, image):
+@pytest.mark.parametrize("idle", [1, 40, 1500])
+def test_parked_cycles_change_nothing(board, idle):
+    """However long the host lets the hart wait, after reset too: the rest is identical."""
+    charges = [0, 200, 0, 246, 31]
+    timers = {"mtimecmp": 0, "stimecmp": 0, "every": 20}
+    quick = exits_with(board, charges, True, **timers)
+    assert exits_with(board, charges, True, idle=idle, **timers) == quick
+
+
+def test_timers_do_fire_in_charges(board):
     """What the property above would not see if no timer ever fired."""
-    *_, (*_, registers), _ = exits_with(
-        board, image, [1000] * 5, True, mtimecmp=20, stimecmp=33, every=50
-    )
+    *_, (*_, registers), _ = exits_with(board, [1000] * 5, True, mtimecmp=20, stimecmp=33, every=50)
     assert registers[2] > 15, "interrupts taken"
     assert registers[1] == 6, "calls made"
 
 
-def test_a_charge_moves_time_and_nothing_else(board, image):
+def test_a_charge_moves_time_and_nothing_else(board):
     told = []
     for charge in (0, 10_000):
-        *_, last, trace = exits_with(board, image, [charge], True)
+        *_, last, trace = exits_with(board, [charge], True)
         told.append((last, trace))
     (without, trace), (with_, charged_trace) = told
     assert trace == charged_trace
@@ -124,8 +135,8 @@ def test_a_charge_moves_time_and_nothing_else(board, image):
     assert with_[7] == without[7], "registers"
 
 
-def test_time_is_frozen_while_parked(board, image):
-    exits_with(board, image, [5], True)
+def test_time_is_frozen_while_parked(board):
+    exits_with(board, [5], True)
     machine = board.machine
     tables = Tables(board, RAM + RAM_SIZE // 2)
     before = sees(board)
@@ -143,12 +154,12 @@ def test_time_is_frozen_while_parked(board, image):
 
 
 @pytest.mark.parametrize("inhibit", [0, 1, 4, 5])
-def test_a_counter_that_is_inhibited_stands_still(board, image, inhibit):
-    prepare(board, image)
+def test_a_counter_that_is_inhibited_stands_still(board, inhibit):
+    prepare(board)
     board.set_csr("mcountinhibit", inhibit)
     board.set_csr("mcycle", 1000)
     board.set_csr("minstret", 2000)
-    record = board.run(image.symbols["calls"], privilege=Privilege.USER)
+    record = board.run(program("timers").symbols["calls"], privilege=Privilege.USER)
     board.machine.charge(100)
     board.machine.skip_charges(False)
     board.machine.charge(100)
@@ -161,10 +172,10 @@ def test_a_counter_that_is_inhibited_stands_still(board, image, inhibit):
 
 @examples
 @given(deadline=st.integers(30, 300), timer=st.sampled_from(["mtimecmp", "stimecmp"]))
-def test_a_timer_wakes_the_hart_in_its_tick(board, image, deadline, timer):
-    prepare(board, image, **{timer: deadline})
+def test_a_timer_wakes_the_hart_in_its_tick(board, deadline, timer):
+    prepare(board, **{timer: deadline})
     board.set_csr("mstatus", 0)
-    record = board.run(image.symbols["sleeps"])
+    record = board.run(program("timers").symbols["sleeps"])
     assert record.reason == E.BREAKPOINT
     pending = INTERRUPTS.encode(**{"mti" if timer == "mtimecmp" else "sti": 1})
     assert board.machine.read_gpr(4) == pending
@@ -172,13 +183,13 @@ def test_a_timer_wakes_the_hart_in_its_tick(board, image, deadline, timer):
     assert board.machine.read_gpr(1) == 1
 
 
-def test_every_cycle_is_somebodys(board, image):
+def test_every_cycle_is_somebodys(board):
     """total = guest + transition + charged, at any time, while running too."""
-    prepare(board, image, mtimecmp=50, every=40)
+    prepare(board, mtimecmp=50, every=40)
     machine = board.machine
     machine.write_gpr(12, 1000)
     machine.write_privilege(Privilege.USER)
-    machine.resume(image.symbols["calls"], charge=77)
+    machine.resume(program("timers").symbols["calls"], charge=77)
     for _ in range(100):
         event = machine.run(13)
         counters = machine.counters()
@@ -190,18 +201,18 @@ def test_every_cycle_is_somebodys(board, image):
     assert counters["charged"] > 77
 
 
-def test_two_runs_of_one_program_are_identical(board, image):
+def test_two_runs_of_one_program_are_identical(board):
     runs = [
-        exits_with(board, image, [0, 333, 0, 12], True, mtimecmp=25, stimecmp=31, every=22)
+        exits_with(board, [0, 333, 0, 12], True, mtimecmp=25, stimecmp=31, every=22)
         for _ in range(2)
     ]
     assert runs[0] == runs[1]
     assert len(runs[0][-1]) >= 50 * RETIREMENT_BYTES
 
 
-def test_reset_by_the_host_port_is_power_on_but_for_memory(board, image):
+def test_reset_by_the_host_port_is_power_on_but_for_memory(board):
     """Counters, devices and CSRs start anew, and so does time."""
-    exits_with(board, image, [5, 6], True, mtimecmp=20, every=40)
+    exits_with(board, [5, 6], True, mtimecmp=20, every=40)
     machine = board.machine
     machine.host_port.control.write(reset=1)
     machine.run(20)

@@ -123,6 +123,7 @@ class FetchUnit(wiring.Component):
             issued.eq(
                 self.index.valid & self.index.ready & advance & ~turns & ~self.redirect.valid
             ),
+            predictor.hold.eq(self.hold),
             predictor.pc.eq(pc),
             predictor.read.eq(self.index.valid & self.index.ready),
             predictor.current.eq(current),

@@ -91,7 +91,8 @@ class Predictor(wiring.Component):
 
     The tables are read at the end of a cycle with ``read`` at the packet of ``pc`` and answer in
     the next, for the address given there as ``current``. Every table forgets everything on
-    reset, in some hundred cycles in which nothing is predicted: two runs are identical.
+    reset, in some hundred cycles without ``hold`` in which nothing is predicted: two runs are
+    identical, however long the hart was parked.
 
     Members
     -------
@@ -106,6 +107,8 @@ class Predictor(wiring.Component):
     update : In(BranchUpdate)
     repair : In(Repair)
         Takes precedence over ``accept``.
+    hold : In(1)
+        The hart is parked: this cycle is no machine time, or may be skipped.
     """
 
     pc: In(64)
@@ -115,6 +118,7 @@ class Predictor(wiring.Component):
     accept: In(1)
     update: In(BranchUpdate)
     repair: In(Repair)
+    hold: In(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -144,7 +148,7 @@ class Predictor(wiring.Component):
         stack = [Signal(TARGET_BITS, name=f"call{n}") for n in range(CALL_DEPTH)]
         # After reset the tables are swept.
         sweeping, swept = Signal(init=1), Signal(_HISTORY_BITS)
-        with m.If(sweeping):
+        with m.If(sweeping & ~self.hold):
             m.d.sync += [swept.eq(swept + 1), sweeping.eq(~swept.all())]
 
         # Reading.
