@@ -41,6 +41,10 @@ def machine_configuration() -> SocConfig:
     return SocConfig(**json.loads(os.environ[CONFIGURATION]))
 
 
+#: Cycles within which the hart is parked after a reset.
+_RESET_LIMIT = 100_000
+
+
 class CocotbSoc:
     """One simulated SoC with its RAM: ``sim.verilated.Verilated`` for a cocotb test.
 
@@ -101,9 +105,14 @@ class CocotbSoc:
         for _ in range(3):
             await FallingEdge(dut.clk)
         dut.rst.value = 0
+        await FallingEdge(dut.clk)
+        # The hart clears its tables before it parks.
+        for _ in range(_RESET_LIMIT):
+            if dut.parked.value == 1:
+                break
+            await FallingEdge(dut.clk)
         await self._settle()
         self._publish()
-        await FallingEdge(dut.clk)
 
     def reset(self) -> None:
         resume(self.start)()

@@ -150,15 +150,21 @@ class IssueStage(wiring.Component):
             m.d.comb += issued.kind.eq(BranchKind.CALL)
         with m.Elif((decoder.unit == Unit.JUMP_REGISTER) & links_rs1):
             m.d.comb += issued.kind.eq(BranchKind.RETURN)
+        with m.Elif(decoder.unit == Unit.JUMP_REGISTER):
+            m.d.comb += issued.kind.eq(BranchKind.INDIRECT)
         with m.Else():
             m.d.comb += issued.kind.eq(BranchKind.JUMP)
 
-        is_branch = issued.unit == Unit.BRANCH
+        is_branch = decoder.unit == Unit.BRANCH
         backward = decoder.immediate < 0
         known = fetched.prediction
         guessed = Signal()
         m.d.comb += [
-            guessed.eq(~known.known & ((issued.unit == Unit.JUMP) | (is_branch & backward))),
+            guessed.eq(
+                ~known.known
+                & (fetched.fault == Fault.NONE)
+                & ((decoder.unit == Unit.JUMP) | (is_branch & backward))
+            ),
             issued.prediction.eq(known),
             self.o.valid.eq(self.i.valid & ~self.kill & ~Cat(stalls).any()),
             self.i.ready.eq(self.o.ready & ~Cat(stalls).any()),
@@ -167,9 +173,9 @@ class IssueStage(wiring.Component):
             self.repair.valid.eq(self.prediction.valid),
             self.repair.history.eq(known.history),
             self.repair.calls.eq(known.calls),
-            self.repair.branch.eq(is_branch),
             self.repair.taken.eq(1),
             self.repair.kind.eq(issued.kind),
+            self.repair.target.eq(issued.target),
             self.repair.link.eq(fetched.pc + Mux(fetched.compressed, 2, 4)),
         ]
         with m.If(guessed):

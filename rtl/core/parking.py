@@ -29,12 +29,14 @@ class _State(enum.Enum, shape=4):
     CLEANING = 9
     ANSWER = 10
     COMMAND = 11
+    SETTLE = 12
 
 
 class ParkingUnit(wiring.Component):
     """Park the hart when it halts, answer host commands, resume it.
 
-    After reset the hart is parked at the reset vector (the base of the ROM) in M-mode. A halt is
+    After reset the hart is parked at the reset vector (the base of the ROM) in M-mode as soon as
+    it is ``idle``; no machine time passes until then. A halt is
     followed by draining: the hart is parked once ``idle`` says that no transaction is left. A
     resume works off its charge, writes its register, returns from the trap if that parked, and
     redirects the frontend.
@@ -96,7 +98,7 @@ class ParkingUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        state = Signal(_State, init=_State.PARKED)
+        state = Signal(_State, init=_State.SETTLE)
         kind = Signal(2, init=ParkKind.STOP)
         privilege = Signal(Privilege, init=Privilege.MACHINE)
         where = Signal(Halt)
@@ -189,7 +191,7 @@ class ParkingUnit(wiring.Component):
         ]
 
         with m.Switch(state):
-            with m.Case(_State.DRAIN):
+            with m.Case(_State.SETTLE, _State.DRAIN):
                 with m.If(self.idle):
                     m.d.sync += state.eq(_State.PARKED)
             with m.Case(_State.PARKED):

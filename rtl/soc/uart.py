@@ -199,7 +199,7 @@ class Uart(wiring.Component):
             lsr.data_ready.eq(receive.level != 0),
             lsr.overrun.eq(overrun),
             lsr.thr_empty.eq(transmit.level == 0),
-            lsr.transmitter_empty.eq(lsr.thr_empty & ~line.sending),
+            lsr.transmitter_empty.eq((transmit.level == 0) & ~line.sending),
             iir.fifos.eq(fifos.replicate(len(iir.fifos))),
             iir.source.eq(source.NONE),
         ]

@@ -48,6 +48,7 @@ void Machine::reset() {
     tick();
     top.rst = 0;
     tick();
+    for (uint64_t cycle = 0; cycle < kAnswerLimit && !ports::parked(top); ++cycle) tick();
     publish();
 }
 

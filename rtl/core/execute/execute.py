@@ -196,13 +196,16 @@ class ExecuteStage(wiring.Component):
             update.target.eq(target),
             update.taken.eq(taken),
             update.history.eq(prediction.history),
-            update.counter.eq(prediction.counter),
+            update.direction.eq(prediction.direction),
             repair.valid.eq(self.redirect.valid),
             repair.history.eq(prediction.history),
             repair.calls.eq(prediction.calls),
-            repair.branch.eq(is_branch & (prediction.known | taken)),
             repair.taken.eq(taken),
-            repair.kind.eq(Mux(taken, issued.kind, BranchKind.JUMP)),
+            # An instruction the predictor will not know leaves no trace in its history.
+            repair.kind.eq(
+                Mux(taken | (is_branch & prediction.known), issued.kind, BranchKind.JUMP)
+            ),
+            repair.target.eq(target),
             repair.link.eq(link),
         ]
 

@@ -123,7 +123,6 @@ class FetchUnit(wiring.Component):
             issued.eq(
                 self.index.valid & self.index.ready & advance & ~turns & ~self.redirect.valid
             ),
-            predictor.hold.eq(self.hold),
             predictor.pc.eq(pc),
             predictor.read.eq(self.index.valid & self.index.ready),
             predictor.current.eq(current),
@@ -131,7 +130,10 @@ class FetchUnit(wiring.Component):
             predictor.repair.eq(self.repair),
             turns.eq(predictor.accept & prediction.taken),
             target.eq(prediction.target.as_signed()),
-            self.idle.eq(((state == _State.RUN) & ~current_valid) | (state == _State.STOPPED)),
+            self.idle.eq(
+                predictor.ready
+                & (((state == _State.RUN) & ~current_valid) | (state == _State.STOPPED))
+            ),
         ]
         with m.If(issued):
             m.d.sync += [current.eq(pc), pc.eq(Cat(Const(0, 3), pc[3:] + 1))]

@@ -5,6 +5,12 @@ from amaranth.lib import data, enum, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from rtl.core.frontend.direction import (
+    HISTORY_BITS,
+    Direction,
+    DirectionPredictor,
+)
+
 __all__ = [
     "CALL_DEPTH",
     "TARGET_BITS",
@@ -17,29 +23,33 @@ __all__ = [
 
 #: Targets are sign-extended from this bit count: all of Sv39, and all physical addresses used.
 TARGET_BITS = 39
-_HISTORY_BITS = 10
 _TARGET_ENTRIES = 256
 _TAG_BITS = 12
+_INDIRECT_BITS = 9
 #: Entries of the return stack.
 CALL_DEPTH = 8
 #: Packets are eight bytes.
 _PACKET_BITS = 3
 
 
-class BranchKind(enum.Enum, shape=2):
-    """What the entry's instruction does, as far as prediction cares."""
+class BranchKind(enum.Enum, shape=3):
+    """What the entry's instruction does, as far as prediction cares.
+
+    INDIRECT jumps through a register, neither calling nor returning.
+    """
 
     BRANCH = 0
     JUMP = 1
     CALL = 2
     RETURN = 3
+    INDIRECT = 4
 
 
 class Prediction(data.Struct):
     """What was predicted for a packet, and what is needed to take it back.
 
     ``known``: an instruction ending at halfword ``last`` changes control; ``taken``: the packet
-    ends there and the next instruction is at ``target``. ``history``, ``counter`` and ``calls``
+    ends there and the next instruction is at ``target``. ``history``, ``direction`` and ``calls``
     are the predictor's state before this packet.
     """
 
@@ -47,16 +57,16 @@ class Prediction(data.Struct):
     taken: 1
     last: 2
     target: TARGET_BITS
-    history: _HISTORY_BITS
-    counter: 2
+    history: HISTORY_BITS
+    direction: Direction
     calls: range(CALL_DEPTH)
 
 
 class BranchUpdate(data.Struct):
     """What an instruction that ends in the packet of ``pc`` turned out to do.
 
-    ``learn`` makes it the packet's entry; ``forget`` drops the packet's entry. ``count`` moves the
-    direction counter found in ``counter`` under ``history`` towards ``taken``.
+    ``learn`` makes it the packet's entry; ``forget`` drops the packet's entry. ``count`` says
+    that it was a branch, predicted by ``direction`` under ``history``.
     """
 
     learn: 1
@@ -66,33 +76,45 @@ class BranchUpdate(data.Struct):
     kind: BranchKind
     target: TARGET_BITS
     taken: 1
-    history: _HISTORY_BITS
-    counter: 2
+    history: HISTORY_BITS
+    direction: Direction
 
 
 class Repair(data.Struct):
     """With ``valid`` the speculative state becomes that behind the redirecting instruction.
 
-    ``history`` and ``calls`` are those of its prediction; a conditional branch (``branch``) then
-    adds ``taken``, a call pushes ``link``, a return pops.
+    ``history`` and ``calls`` are those of its prediction; a conditional branch then
+    adds ``taken``, an indirect jump its ``target``, a call pushes ``link``, a return pops.
     """
 
     valid: 1
-    history: _HISTORY_BITS
+    history: HISTORY_BITS
     calls: range(CALL_DEPTH)
-    branch: 1
     taken: 1
     kind: BranchKind
+    target: TARGET_BITS
     link: TARGET_BITS
 
 
+def _shifted(history, kind, taken, target):
+    """The history behind an instruction of ``kind``."""
+    place = target[1:3] ^ target[3:5]
+    return Mux(
+        kind == BranchKind.BRANCH,
+        Cat(taken, history),
+        Mux(kind == BranchKind.INDIRECT, Cat(place, history), history),
+    )[:HISTORY_BITS]
+
+
 class Predictor(wiring.Component):
-    """Predict the control flow of packets: target buffer, gshare direction, return stack.
+    """Predict the control flow of packets.
+
+    A target buffer knows what ends a packet; branches take their direction from counters chosen
+    by address and history, indirect jumps their target likewise, returns theirs from a stack.
 
     The tables are read at the end of a cycle with ``read`` at the packet of ``pc`` and answer in
-    the next, for the address given there as ``current``. Every table forgets everything on
-    reset, in some hundred cycles without ``hold`` in which nothing is predicted: two runs are
-    identical, however long the hart was parked.
+    the next, for the address given there as ``current``. Every table is swept after reset, so that
+    two runs are identical; ``ready`` tells when that is done.
 
     Members
     -------
@@ -107,8 +129,6 @@ class Predictor(wiring.Component):
     update : In(BranchUpdate)
     repair : In(Repair)
         Takes precedence over ``accept``.
-    hold : In(1)
-        The hart is parked: this cycle is no machine time, or may be skipped.
     """
 
     pc: In(64)
@@ -118,7 +138,7 @@ class Predictor(wiring.Component):
     accept: In(1)
     update: In(BranchUpdate)
     repair: In(Repair)
-    hold: In(1)
+    ready: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -133,33 +153,41 @@ class Predictor(wiring.Component):
         def tag_of(pc):
             return pc[_PACKET_BITS + index_bits :][:_TAG_BITS]
 
-        def counter_index(pc, history):
-            return pc[_PACKET_BITS : _PACKET_BITS + _HISTORY_BITS] ^ history
+        def indirect_index(pc, history):
+            return (pc[_PACKET_BITS:] ^ history)[:_INDIRECT_BITS]
 
         m.submodules.targets = targets = memory.Memory(
             shape=unsigned(entry_shape.size), depth=_TARGET_ENTRIES, init=[]
         )
-        m.submodules.counters = counters = memory.Memory(shape=2, depth=1 << _HISTORY_BITS, init=[])
+        m.submodules.direction = direction = DirectionPredictor()
+        m.submodules.indirects = indirects = memory.Memory(
+            shape=TARGET_BITS - 1, depth=1 << _INDIRECT_BITS, init=[]
+        )
+        indirect_read, indirect_write = indirects.read_port(), indirects.write_port()
         target_read, target_write = targets.read_port(), targets.write_port()
-        counter_read, counter_write = counters.read_port(), counters.write_port()
 
-        history = Signal(_HISTORY_BITS)
+        history = Signal(HISTORY_BITS)
         calls = Signal(range(CALL_DEPTH))
         stack = [Signal(TARGET_BITS, name=f"call{n}") for n in range(CALL_DEPTH)]
         # After reset the tables are swept.
-        sweeping, swept = Signal(init=1), Signal(_HISTORY_BITS)
-        with m.If(sweeping & ~self.hold):
+        sweeping, swept = Signal(init=1), Signal(len(direction.swept))
+        with m.If(sweeping):
             m.d.sync += [swept.eq(swept + 1), sweeping.eq(~swept.all())]
 
+        m.d.comb += self.ready.eq(~sweeping)
+
         # Reading.
-        read_history = Signal(_HISTORY_BITS)
+        read_history = Signal(HISTORY_BITS)
         entry = Signal(entry_shape)
         prediction = self.prediction
         m.d.comb += [
             target_read.addr.eq(index_of(self.pc)),
             target_read.en.eq(self.read),
-            counter_read.addr.eq(counter_index(self.pc, history)),
-            counter_read.en.eq(self.read),
+            direction.pc.eq(self.pc),
+            direction.history.eq(history),
+            direction.read.eq(self.read),
+            indirect_read.addr.eq(indirect_index(self.pc, history)),
+            indirect_read.en.eq(self.read),
             entry.as_value().eq(target_read.data),
         ]
         with m.If(self.read):
@@ -179,11 +207,20 @@ class Predictor(wiring.Component):
                     m.d.comb += top.eq(stack[n])
         m.d.comb += [
             prediction.known.eq(known),
-            prediction.taken.eq(known & (~is_branch | counter_read.data[1])),
+            prediction.taken.eq(known & (~is_branch | direction.taken)),
             prediction.last.eq(entry.last),
-            prediction.target.eq(Mux(returns, top, Cat(Const(0, 1), entry.target))),
+            prediction.target.eq(
+                Mux(
+                    returns,
+                    top,
+                    Cat(
+                        Const(0, 1),
+                        Mux(entry.kind == BranchKind.INDIRECT, indirect_read.data, entry.target),
+                    ),
+                )
+            ),
             prediction.history.eq(read_history),
-            prediction.counter.eq(counter_read.data),
+            prediction.direction.eq(direction.direction),
             prediction.calls.eq(calls),
         ]
 
@@ -204,12 +241,13 @@ class Predictor(wiring.Component):
                 pop.eq(repair.kind == BranchKind.RETURN),
             ]
             m.d.sync += history.eq(
-                Mux(repair.branch, Cat(repair.taken, repair.history), repair.history)
+                _shifted(repair.history, repair.kind, repair.taken, repair.target)
             )
         with m.Elif(self.accept & known):
             m.d.comb += [push.eq(entry.kind == BranchKind.CALL), pop.eq(returns)]
-            with m.If(is_branch):
-                m.d.sync += history.eq(Cat(prediction.taken, history))
+            m.d.sync += history.eq(
+                _shifted(history, entry.kind, prediction.taken, prediction.target)
+            )
         with m.If(repair.valid | self.accept):
             m.d.sync += calls.eq(base + push - pop)
         with m.If(push):
@@ -221,11 +259,6 @@ class Predictor(wiring.Component):
         # Learning.
         update = self.update
         learned = Signal(entry_shape)
-        step = Mux(
-            update.taken,
-            Mux(update.counter == 3, 3, update.counter + 1),
-            Mux(update.counter == 0, 0, update.counter - 1),
-        )
         m.d.comb += [
             learned.valid.eq(update.learn),
             learned.tag.eq(tag_of(update.pc)),
@@ -235,18 +268,24 @@ class Predictor(wiring.Component):
             target_write.addr.eq(index_of(update.pc)),
             target_write.data.eq(learned.as_value()),
             target_write.en.eq(update.learn | update.forget),
-            counter_write.addr.eq(counter_index(update.pc, update.history)),
-            counter_write.data.eq(step),
-            counter_write.en.eq(update.count),
+            direction.update.valid.eq(update.count),
+            direction.update.pc.eq(update.pc),
+            direction.update.history.eq(update.history),
+            direction.update.direction.eq(update.direction),
+            direction.update.taken.eq(update.taken),
+            direction.sweep.eq(sweeping),
+            direction.swept.eq(swept),
+            indirect_write.addr.eq(indirect_index(update.pc, update.history)),
+            indirect_write.data.eq(update.target[1:]),
+            indirect_write.en.eq(update.learn & (update.kind == BranchKind.INDIRECT)),
         ]
         with m.If(sweeping):
             m.d.comb += [
                 target_write.addr.eq(swept),
                 target_write.data.eq(0),
                 target_write.en.eq(1),
-                counter_write.addr.eq(swept),
-                # Weakly taken: a branch gets its entry when it is taken for the first time.
-                counter_write.data.eq(2),
-                counter_write.en.eq(1),
+                indirect_write.addr.eq(swept),
+                indirect_write.data.eq(0),
+                indirect_write.en.eq(1),
             ]
         return m

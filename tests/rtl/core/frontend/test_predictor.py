@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 
 from rtl.core.frontend.predictor import CALL_DEPTH, BranchKind, Predictor
 
-SWEEP = 1100
-
 
 def run(testbench):
     dut = Predictor()
 
     async def whole(ctx):
-        await ctx.tick().repeat(SWEEP)
+        while not ctx.get(dut.ready):
+            await ctx.tick()
         await testbench(ctx, dut)
 
     simulator = Simulator(dut)
@@ -31,8 +30,9 @@ async def predict(ctx, dut, pc, *, accept=True):
     ctx.set(dut.current, pc)
     ctx.set(dut.accept, accept)
     p = dut.prediction
-    names = ("known", "taken", "last", "target", "history", "counter", "calls")
+    names = ("known", "taken", "last", "target", "history", "calls")
     result = {name: ctx.get(getattr(p, name)) for name in names}
+    result["direction"] = ctx.get(p.direction.as_value())
     await ctx.tick()
     ctx.set(dut.accept, 0)
     return result
@@ -70,55 +70,61 @@ def test_what_was_learnt_last_is_predicted_and_nothing_before_its_entry(jumps, o
     run(testbench)
 
 
-@settings(max_examples=6, deadline=None)
-@given(st.lists(st.booleans(), min_size=4, max_size=24))
-def test_direction_follows_a_two_bit_counter(outcomes):
-    """With the history held still there is one counter: it starts weakly taken."""
+async def follow(ctx, dut, packet, outcomes):
+    """Predict and resolve one branch after the other; gives which predictions were wrong."""
+    wrong = []
+    for taken in outcomes:
+        seen = await predict(ctx, dut, packet)
+        assert seen["known"]
+        wrong.append(seen["taken"] != taken)
+        ctx.set(dut.update.count, 1)
+        ctx.set(dut.update.pc, packet + 6)
+        ctx.set(dut.update.taken, taken)
+        ctx.set(dut.update.history, seen["history"])
+        ctx.set(dut.update.direction.as_value(), seen["direction"])
+        repair = {"history": seen["history"], "calls": seen["calls"], "taken": taken}
+        ctx.set(dut.repair, {"valid": wrong[-1], "kind": BranchKind.BRANCH, **repair})
+        await ctx.tick()
+        ctx.set(dut.update.count, 0)
+        ctx.set(dut.repair, {"kind": BranchKind.BRANCH})
+    return wrong
+
+
+@settings(max_examples=8, deadline=None)
+@given(places, st.lists(st.booleans(), min_size=1, max_size=6))
+def test_a_branch_that_repeats_a_pattern_is_learnt(place, pattern):
+    packet = place & ~7
 
     async def testbench(ctx, dut):
-        await learn(ctx, dut, 0x8000_0106, 0x8000_0200, BranchKind.BRANCH)
-        counter = 2
-        for outcome in outcomes:
-            seen = await predict(ctx, dut, 0x8000_0100, accept=False)
-            assert seen["known"]
-            assert (seen["counter"], seen["taken"]) == (counter, counter >= 2)
-            await update(
-                ctx, dut, count=1, pc=0x8000_0106, taken=outcome,
-                history=seen["history"], counter=seen["counter"],
-            )  # fmt: skip
-            counter = min(counter + 1, 3) if outcome else max(counter - 1, 0)
+        await learn(ctx, dut, packet + 6, 0x8000_0200, BranchKind.BRANCH)
+        wrong = await follow(ctx, dut, packet, pattern * (180 // len(pattern)))
+        assert not any(wrong[-24:])
+        # Known since it was taken once, so taken is what it starts with.
+        assert wrong[0] == (not pattern[0])
+        if all(pattern):
+            assert not any(wrong)
 
     run(testbench)
 
 
-def test_an_alternating_branch_is_learnt_by_its_history():
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=3, max_size=6))
+def test_an_indirect_jump_goes_where_it_went_after_the_same_history(pattern):
+    """Targets are told apart by the jumps before, as in a loop around a switch."""
+
     async def testbench(ctx, dut):
-        await learn(ctx, dut, 0x8000_0106, 0x8000_0200, BranchKind.BRANCH)
-        wrong = []
-        for turn in range(60):
-            seen = await predict(ctx, dut, 0x8000_0100)
-            taken = turn % 2
-            wrong.append(seen["taken"] != taken)
-            await update(
-                ctx, dut, count=1, pc=0x8000_0106, taken=taken,
-                history=seen["history"], counter=seen["counter"],
-            )  # fmt: skip
+        site, wrong = 0x8000_0100, []
+        for turn in range(40 * len(pattern)):
+            target = 0x8000_1000 + 0x24 * pattern[turn % len(pattern)]
+            seen = await predict(ctx, dut, site)
+            wrong.append(not seen["known"] or seen["target"] != target)
             if wrong[-1]:
-                ctx.set(
-                    dut.repair,
-                    {
-                        "valid": 1,
-                        "history": seen["history"],
-                        "calls": seen["calls"],
-                        "branch": 1,
-                        "taken": taken,
-                        "kind": BranchKind.BRANCH,
-                    },
-                )
-                await ctx.tick()
+                kind = BranchKind.INDIRECT
+                state = {"history": seen["history"], "target": target, "taken": 1, "kind": kind}
+                ctx.set(dut.repair, {"valid": 1, "calls": seen["calls"], **state})
+                await update(ctx, dut, learn=1, pc=site + 2, **state)
                 ctx.set(dut.repair, {"kind": BranchKind.BRANCH})
-        assert any(wrong[:30])
-        assert not any(wrong[30:])
+        assert not any(wrong[-2 * len(pattern) :])
 
     run(testbench)
 
