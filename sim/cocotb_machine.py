@@ -113,6 +113,7 @@ class CocotbSoc:
             await FallingEdge(dut.clk)
         await self._settle()
         self._publish()
+        await FallingEdge(dut.clk)
 
     def reset(self) -> None:
         resume(self.start)()
