@@ -1,0 +1,405 @@
+"""The golden model in lockstep with the retirement trace of a machine.
+
+From the trace the model takes interrupt arrival, counter values and what devices answer; where
+caches may lawfully be behind memory it believes what they show if memory ever held it. Everything
+else it works out, and the first record that says otherwise raises ``Divergence``.
+"""
+
+import struct
+
+from rtl.arch.csrs import CSR_BY_NUMBER
+from rtl.arch.instructions import INSTRUCTIONS
+from rtl.arch.memory_map import MEMORY_MAP
+from rtl.arch.records import RETIREMENT, ParkKind
+from rtl.arch.traps import INTERRUPT_BIT, Exception_, Privilege
+from sim.disassembler import REGISTER_NAMES, disassemble
+from sim.errors import VmxlabError
+from sim.golden import Claim, Hart, InterruptRefused
+from sw_vmm.machine import Event
+
+__all__ = ["Divergence", "Lockstep", "LockstepMachine"]
+
+_RECORD = struct.Struct("<5Q")
+_RAM, _ROM = MEMORY_MAP["ram"], MEMORY_MAP["rom"]
+_WORD32 = (1 << 32) - 1
+#: The fields behind the fourth word, relative to it.
+_LAST = 64 * 4
+_SHIFT = {name: RETIREMENT[name].lsb - _LAST for name in ("privilege", "trap", "load", "size")}
+_PLACES = {"value": 64, "data": 128, "instruction": 192, "address": 224, "rd": 256, "store": 266}
+if any(RETIREMENT[name].lsb != place for name, place in _PLACES.items()):
+    raise AssertionError("the retirement record is not laid out as it is read here")
+_RD = RETIREMENT["rd"].width
+_RD_MASK = (1 << _RD) - 1
+_PRIVILEGE_WORLD = 7 << _SHIFT["privilege"]
+_TRAP, _LOAD, _STORE = 1 << _SHIFT["trap"], 1 << _SHIFT["load"], 2 << _SHIFT["load"]
+_ACCESS = _LOAD | _STORE
+_ACCESS_SIZE = _ACCESS | 3 << _SHIFT["size"]
+_LOADS = ["lb", "lh", "lw", "ld", "lbu", "lhu", "lwu"]
+_STORES = ["sb", "sh", "sw", "sd"]
+_FAULTS_OF_DEVICES = (Exception_.LOAD_ACCESS_FAULT, Exception_.STORE_ACCESS_FAULT)
+#: Records between two looks at the trace, and cycles (no machine retires two in a cycle).
+_SLICE = 1 << 16
+#: Instructions shown in a report.
+_SHOWN = 16
+
+
+def _accesses():
+    """The access bits and the size a record must show, by instruction; sc depends on success."""
+    rows = {}
+    for name, row in INSTRUCTIONS.items():
+        size = (row.match >> 12 & 3) << _SHIFT["size"]
+        if name in _LOADS or name.startswith("lr."):
+            rows[name] = _LOAD | size
+        elif name in _STORES or name.startswith("sc."):
+            rows[name] = _STORE | size
+        elif name.startswith("amo"):
+            rows[name] = _ACCESS | size
+    return rows
+
+
+_EXPECTED = _accesses()
+
+
+class Divergence(Exception):
+    """The machine did what the architecture does not allow; the message is the whole report.
+
+    Members
+    -------
+    index : int
+        Number of the record, from 0.
+    reason : str
+    """
+
+    def __init__(self, index: int, reason: str, report: str):
+        super().__init__(f"record {index}: {reason}\n{report}")
+        self.index = index
+        self.reason = reason
+
+
+class _Recorded:
+    """The platform of a machine that has already run: its answers stand in the trace."""
+
+    def __init__(self):
+        self.value = 0
+        self.fault = False
+
+    def read(self, hpa, size):
+        return None if self.fault else self.value & (1 << 8 * size) - 1
+
+    def write(self, hpa, size, value):
+        return not self.fault
+
+    def counter(self, name):
+        return self.value
+
+    def lines(self):
+        return self.value
+
+
+class Lockstep:
+    """A golden hart that follows retirement records.
+
+    Parameters
+    ----------
+    ram_size : int
+        Bytes of RAM fitted.
+    ram, rom : bytes
+        Memory before the first record, from the start of each region.
+
+    Members
+    -------
+    hart : Hart
+    checked : int
+        Records checked.
+    """
+
+    def __init__(self, *, ram_size: int, ram: bytes = b"", rom: bytes = b""):
+        self._platform = _Recorded()
+        self.hart = Hart(ram_size, self._platform)
+        self.hart.memory.write_physical(_RAM.base, ram)
+        self.hart.memory.write_physical(_ROM.base, rom)
+        self.checked = 0
+        self._last = b""
+
+    def check(self, records: bytes) -> None:
+        """Follow the records (whole ones, oldest first). Raises Divergence at the first wrong one."""
+        hart, platform = self.hart, self._platform
+        memory, x, step = hart.memory, hart.x, hart.step
+        place = 0
+        for pc, value, data, both, flags in _RECORD.iter_unpack(records):
+            bits = both & _WORD32
+            before = hart.privilege
+            platform.value = value
+            if flags & _TRAP:
+                reason = self._trap(pc, value, data, bits)
+            elif hart.due >= 0:
+                reason = f"interrupt {hart.due} is pending and enabled, but was not taken"
+            elif hart.pc != pc:
+                reason = "another pc"
+            else:
+                memory.claimed = both >> 32
+                step(_Retired(bits))
+                i = hart.executed
+                if hart.trapped is not None:
+                    reason = "no trap was taken"
+                elif i.bits != bits:
+                    reason = "another instruction"
+                else:
+                    rd = flags & _RD_MASK
+                    expected = _EXPECTED.get(i.name, 0)
+                    if (rd or 32) != i.rd:
+                        reason = "another destination register"
+                    elif rd and x[rd] != value:
+                        reason = "another value"
+                    elif expected or flags & _ACCESS:
+                        reason = self._access(i, expected, flags, both >> 32, data)
+                    else:
+                        reason = None
+            if reason is None and (flags & _PRIVILEGE_WORLD) >> _SHIFT["privilege"] != before:
+                reason = "another privilege"
+            if reason is not None:
+                self._diverge(records, place, reason)
+            place += _RECORD.size
+            self.checked += 1
+        self._last = (self._last + records)[-_SHOWN * _RECORD.size :]
+
+    def _trap(self, pc, cause, value, bits):
+        """What is wrong with a trap record, or None; the model takes the trap too."""
+        hart, memory = self.hart, self.hart.memory
+        if hart.pc != pc:
+            return "another pc"
+        if cause >> INTERRUPT_BIT:
+            try:
+                hart.interrupt(cause & (1 << INTERRUPT_BIT) - 1)
+            except InterruptRefused as refused:
+                return str(refused)
+            return None if value == 0 else "another trap value"
+        if hart.due >= 0:
+            return f"interrupt {hart.due} is pending and enabled, but was not taken"
+        memory.claimed = None
+        self._platform.fault = cause in _FAULTS_OF_DEVICES
+        hart.step(Claim(bits, cause, value))
+        self._platform.fault = False
+        if hart.trapped is None:
+            return "nothing traps here"
+        if hart.trapped[0] != cause:
+            return "another cause"
+        if hart.executed is not None and hart.executed.bits != bits:
+            return "another instruction"
+        return None if hart.trapped[1] == value else "another trap value"
+
+    def _access(self, i, expected, flags, address, data):
+        """What is wrong with the record of a memory instruction that retired, or None."""
+        x = self.hart.x
+        conditional = i.name.startswith("sc.")
+        if conditional and not self.hart.memory.stored:
+            expected &= ~_ACCESS
+        if (flags ^ expected) & _ACCESS:
+            return "another access"
+        if not expected & _ACCESS:
+            return None
+        if (flags ^ expected) & _ACCESS_SIZE:
+            return "another size of access"
+        if address != self.hart.memory.physical & _WORD32:
+            return "another address"
+        if expected & _STORE and not expected & _LOAD and not (conditional and i.rd == i.rs2):
+            mask = (1 << (8 << (expected >> _SHIFT["size"] & 3))) - 1
+            if (x[i.rs2] ^ data) & mask:
+                return "other data stored"
+        return None
+
+    def compare_memory(self, ram: bytes | memoryview) -> None:
+        """Compare all of RAM with the machine's, caches written back. Raises Divergence."""
+        mine = self.hart.memory.ram
+        if mine != ram:
+            first = next(place for place in range(len(mine)) if mine[place] != ram[place])
+            address = _RAM.base + first // 8 * 8
+            words = [
+                int.from_bytes(bytes(memory[first // 8 * 8 :][:8]), "little")
+                for memory in (mine, ram)
+            ]
+            self._diverge(
+                b"", 0, f"memory at {address:#x} is {words[1]:#018x}, not {words[0]:#018x}"
+            )
+
+    def compare_registers(self, gprs: dict[int, int], csrs: dict[int, int]) -> None:
+        """Compare the machine's registers, by number, with the model's. Raises Divergence.
+
+        CSRs that the world outside decides are left out of ``csrs`` by the caller
+        (``comparable_csrs``).
+        """
+        for number, value in gprs.items():
+            if number and value != self.hart.x[number]:
+                name, mine = REGISTER_NAMES[number], self.hart.x[number]
+                self._diverge(b"", 0, f"{name} is {value:#x}, not {mine:#x}")
+        for number, value in csrs.items():
+            mine = self.hart.csr.read(number)[0]
+            if value != mine:
+                name = CSR_BY_NUMBER[number].name
+                self._diverge(b"", 0, f"{name} is {value:#x}, not {mine:#x}")
+
+    @staticmethod
+    def comparable_csrs() -> list[int]:
+        """Numbers of the CSRs whose value the model knows."""
+        from sim.golden.csr_file import COUNTERS
+
+        outside = {*COUNTERS, "mip", "sip"}
+        return [number for number, csr in CSR_BY_NUMBER.items() if csr.name not in outside]
+
+    # Reports.
+
+    def _diverge(self, records, place, reason):
+        record = records[place : place + _RECORD.size]
+        past = (self._last + records[:place])[-_SHOWN * _RECORD.size :]
+        lines = [f"  {_described(old)}" for old in _whole(past)]
+        if record:
+            lines += [f"> {_described(record)}", "", "the machine:", *_fields(record)]
+        lines += ["", "the model, after it:", *self._state(record)]
+        raise Divergence(self.checked, reason, "\n".join(lines))
+
+    def _state(self, record):
+        hart = self.hart
+        trapped = hart.trapped
+        if trapped:
+            yield f"  trap       cause {trapped[0]:#x} value {trapped[1]:#x}"
+        elif hart.executed is not None:
+            i = hart.executed
+            yield f"  executed   {disassemble(i.bits)}"
+            if i.rd < 32:
+                yield f"  {REGISTER_NAMES[i.rd]:10} {hart.x[i.rd]:#018x}"
+            if i.name in _EXPECTED:
+                yield f"  address    {hart.memory.physical:#x}"
+        yield f"  pc         {hart.pc:#018x} privilege {Privilege(hart.privilege).name}"
+        for first in range(0, 32, 4):
+            yield "  " + "  ".join(
+                f"{REGISTER_NAMES[n]:4} {hart.x[n]:016x}" for n in range(first, first + 4)
+            )
+        csrs = [f"{name:13} {value:016x}" for name, value in sorted(hart.csr.snapshot().items())]
+        for first in range(0, len(csrs), 3):
+            yield "  " + "  ".join(csrs[first : first + 3])
+
+
+class _Retired:
+    """The claim of a record without a trap; cheaper to make than a Claim."""
+
+    __slots__ = ("bits",)
+    cause = -1
+    value = 0
+
+    def __init__(self, bits):
+        self.bits = bits
+
+
+def _whole(records):
+    return (records[n : n + _RECORD.size] for n in range(0, len(records), _RECORD.size))
+
+
+def _described(record):
+    fields = RETIREMENT.decode(int.from_bytes(record, "little"))
+    pc, bits = fields["pc"], fields["instruction"]
+    text = f"{pc:016x} {'UHSM'[fields['privilege']]} "
+    if fields["trap"]:
+        return f"{text}trap {fields['value']:#x} value {fields['data']:#x}"
+    text += f"{bits:0{8 if bits & 3 == 3 else 4}x}".ljust(9) + disassemble(bits, pc).ljust(32)
+    if fields["rd"]:
+        text += f" {REGISTER_NAMES[fields['rd']]} = {fields['value']:#x}"
+    if fields["load"] or fields["store"]:
+        text += f" [{fields['address']:#x}]"
+    if fields["store"]:
+        text += f" <- {fields['data'] & (1 << (8 << fields['size'])) - 1:#x}"
+    return text
+
+
+def _fields(record):
+    for name, value in RETIREMENT.decode(int.from_bytes(record, "little")).items():
+        yield f"  {name:11} {value:#x}"
+
+
+class LockstepMachine:
+    """A machine with a retirement trace, watched by the model while it runs.
+
+    Everything is passed on to ``machine``. The model starts from memory as it is when the hart is
+    first resumed after ``reset``, and learns what the host writes while the hart is parked.
+
+    Members
+    -------
+    lockstep : Lockstep
+        Of the present run.
+    """
+
+    def __init__(self, machine):
+        self._machine = machine
+        self.lockstep: Lockstep | None = None
+
+    def __getattr__(self, name: str):
+        return getattr(self._machine, name)
+
+    def reset(self) -> None:
+        self._machine.reset()
+        self._machine.trace(_SLICE)
+        self.lockstep = None
+
+    def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
+        machine = self._machine
+        record = machine.park
+        if self.lockstep is None:
+            self.lockstep = self._started()
+        hart = self.lockstep.hart
+        if record.kind == ParkKind.ROOT_TRAP:
+            hart.return_from_machine()
+        hart.privilege = record.privilege
+        hart.switched()
+        hart.pc = pc
+        hart.memory.reserved = None
+        if rd:
+            hart.x[rd] = value
+        machine.resume(pc, rd=rd, value=value, charge=charge)
+
+    def _started(self):
+        machine, size = self._machine, self._machine.config.ram_size
+        lockstep = Lockstep(
+            ram_size=size,
+            ram=machine.read_memory(_RAM.base, size),
+            rom=machine.read_memory(_ROM.base, _ROM.size),
+        )
+        hart = lockstep.hart
+        for number in range(1, 32):
+            hart.x[number] = machine.read_gpr(number)
+        return lockstep
+
+    def run(self, cycles: int) -> Event:
+        """Run as the machine does; what retired is checked. Raises Divergence."""
+        machine = self._machine
+        while True:
+            event = machine.run(min(cycles, _SLICE))
+            self.lockstep.check(machine.traced(_SLICE))
+            cycles -= _SLICE
+            if event != Event.BUDGET or cycles <= 0:
+                return event
+
+    def write_memory(self, hpa: int, data: bytes) -> None:
+        self._machine.write_memory(hpa, data)
+        if self.lockstep is not None and (hpa in _RAM or hpa in _ROM):
+            self.lockstep.hart.memory.write_physical(hpa, data)
+
+    def write_gpr(self, number: int, value: int) -> None:
+        self._machine.write_gpr(number, value)
+        if self.lockstep is not None and number:
+            self.lockstep.hart.x[number] = value & (1 << 64) - 1
+
+    def write_csr(self, number: int, value: int) -> None:
+        self._machine.write_csr(number, value)
+        if self.lockstep is not None:
+            self.lockstep.hart.write_csr(number, value, retires=False)
+
+    def compare(self) -> None:
+        """Compare registers, CSRs and all of RAM of the parked machine. Raises Divergence."""
+        machine, lockstep = self._machine, self.lockstep
+        if lockstep is None:
+            raise VmxlabError("nothing has run in lockstep yet")
+        lockstep.compare_registers(
+            {number: machine.read_gpr(number) for number in range(1, 32)},
+            {number: machine.read_csr(number) for number in lockstep.comparable_csrs()},
+        )
+        machine.clean()
+        lockstep.compare_memory(machine.read_memory(_RAM.base, machine.config.ram_size))
