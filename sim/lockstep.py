@@ -365,6 +365,9 @@ class LockstepMachine:
         hart = lockstep.hart
         for number in range(1, 32):
             hart.x[number] = machine.read_gpr(number)
+        for number in lockstep.comparable_csrs():
+            if CSR_BY_NUMBER[number].writable:
+                hart.write_csr(number, machine.read_csr(number), retires=False)
         return lockstep
 
     def run(self, cycles: int) -> Event:
@@ -391,6 +394,16 @@ class LockstepMachine:
         self._machine.write_csr(number, value)
         if self.lockstep is not None:
             self.lockstep.hart.write_csr(number, value, retires=False)
+
+    def sfence_vma(self, gva: int | None = None, asid: int | None = None) -> None:
+        self._machine.sfence_vma(gva, asid)
+        if self.lockstep is not None:
+            self.lockstep.hart.memory.sfence_vma(gva, asid)
+
+    def fence_i(self) -> None:
+        self._machine.fence_i()
+        if self.lockstep is not None:
+            self.lockstep.hart.memory.fence_i()
 
     def compare(self) -> None:
         """Compare registers, CSRs and all of RAM of the parked machine. Raises Divergence."""

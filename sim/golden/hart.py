@@ -86,6 +86,8 @@ class Hart:
     ram_size : int
         Bytes of RAM fitted.
     platform : Platform
+    updates : bool
+        Hardware always sets A and D, as other harts do; else only with menvcfg.ADUE.
 
     Members
     -------
@@ -103,7 +105,8 @@ class Hart:
         An interrupt that has to be taken before the next instruction, or -1.
     """
 
-    def __init__(self, ram_size: int, platform: Platform):
+    def __init__(self, ram_size: int, platform: Platform, *, updates: bool = False):
+        self._updates = updates
         self.x = [0] * 33
         self.pc = self.next = MEMORY_MAP["rom"].base
         self.privilege = int(_MACHINE)
@@ -203,7 +206,7 @@ class Hart:
             SATP["asid"].extract(satp),
             bool(self.csr.status("sum")),
             bool(self.csr.status("mxr")),
-            bool(self.csr.values["menvcfg"] & _UPDATE),
+            self._updates or bool(self.csr.values["menvcfg"] & _UPDATE),
         )
 
     # Traps.

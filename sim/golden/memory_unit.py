@@ -327,13 +327,13 @@ class MemoryUnit:
 
     def write_physical(self, hpa: int, data: bytes) -> None:
         """Another bus master, or the host, writes RAM or ROM."""
-        if hpa in _ROM:
+        if _ROM.base <= hpa and hpa + len(data) <= _ROM.end:
             place = hpa - _ROM.base
             self.rom[place : place + len(data)] = data
             return
         place = hpa - _BASE
         if not 0 <= place <= place + len(data) <= len(self.ram):
-            raise ValueError(f"{len(data)} bytes at {hpa:#x} are not in RAM")
+            raise ValueError(f"{len(data)} bytes at {hpa:#x} are neither in RAM nor in ROM")
         for first in range(place - place % _PAGE, place + len(data), _PAGE):
             start = max(first, place)
             end = min(first + _PAGE, place + len(data))

@@ -144,7 +144,9 @@ BEGIN
     csrs sstatus, t0
     ld a0, 0(s6)
     CHECK(45, a0, 0xabcdef)
+#ifndef QEMU    // QEMU 7.2 keeps X from the translation of the load
     FAULT(46, 12, jr s6)
+#endif
     csrc sstatus, t0
 
     // addresses that are no sign extension of bit 38
