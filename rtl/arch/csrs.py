@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rtl.arch.layout import Field, Layout
 from rtl.arch.paging import SATP
+from rtl.arch.performance import HPM_COUNTERS, MHPMEVENT
 from rtl.arch.traps import Interrupt, Privilege
 
 __all__ = [
@@ -128,6 +129,7 @@ MISA_VALUE = 2 << 62 | sum(1 << ord(letter) - ord("a") for letter in "acimsu")
 _XEPC = _ALL & ~1
 _CAUSE_WRITABLE = CAUSE.mask()
 _ENABLES = INTERRUPTS.mask()
+_COUNTERS = 0b101 | sum(1 << index for index in HPM_COUNTERS)
 
 
 def _rows():
@@ -135,7 +137,8 @@ def _rows():
     yield Csr("time", 0xC01, "Timer, in ticks (CLINT mtime).")
     yield Csr("instret", 0xC02, "Instructions retired.")
     for index in range(3, 32):
-        yield Csr(f"hpmcounter{index}", 0xC00 + index, "Event counter (reads zero).")
+        text = "Event counter." if index in HPM_COUNTERS else "Event counter: reads zero."
+        yield Csr(f"hpmcounter{index}", 0xC00 + index, text)
 
     yield Csr("sstatus", 0x100, "The S-mode view of mstatus.", _SSTATUS_WRITABLE, 0, MSTATUS)
     yield Csr("sie", 0x104, "Delegated interrupts enabled.", DELEGABLE_INTERRUPTS, 0, INTERRUPTS)
@@ -164,9 +167,13 @@ def _rows():
     yield Csr("mtvec", 0x305, "M-mode trap vector.", _ALL & ~2, 0, TVEC)
     yield Csr("mcounteren", 0x306, "Counters S-mode may read.", 0xFFFF_FFFF, 0, COUNTEREN)
     yield Csr("menvcfg", 0x30A, "S-mode environment.", MENVCFG.mask(), 0, MENVCFG)
-    yield Csr("mcountinhibit", 0x320, "Counters that stand still.", 0b101)
+    yield Csr("mcountinhibit", 0x320, "Counters that stand still.", _COUNTERS)
     for index in range(3, 32):
-        yield Csr(f"mhpmevent{index}", 0x320 + index, "Event selector (reads zero).")
+        if index in HPM_COUNTERS:
+            yield Csr(f"mhpmevent{index}", 0x320 + index, "Event counted.", MHPMEVENT.mask(), 0,
+                      MHPMEVENT)
+        else:
+            yield Csr(f"mhpmevent{index}", 0x320 + index, "No event counter: reads zero.")
     yield Csr("mscratch", 0x340, "M-mode scratch register.", _ALL)
     yield Csr("mepc", 0x341, "pc of the trap into M-mode.", _XEPC)
     yield Csr("mcause", 0x342, "Cause of the trap into M-mode.", _CAUSE_WRITABLE, 0, CAUSE)
@@ -183,7 +190,10 @@ def _rows():
     yield Csr("mcycle", 0xB00, "Cycle counter.", _ALL)
     yield Csr("minstret", 0xB02, "Instructions retired.", _ALL)
     for index in range(3, 32):
-        yield Csr(f"mhpmcounter{index}", 0xB00 + index, "Event counter (reads zero).")
+        if index in HPM_COUNTERS:
+            yield Csr(f"mhpmcounter{index}", 0xB00 + index, "Event counter.", _ALL)
+        else:
+            yield Csr(f"mhpmcounter{index}", 0xB00 + index, "Event counter: reads zero.")
 # fmt: on
 
 
