@@ -7,7 +7,9 @@ from amaranth.lib.wiring import In, Out
 from rtl.arch import csrs
 from rtl.arch.csrs import CSRS, MENVCFG, MSTATUS, MSTATUS_CONSTANT, SATP, SSTATUS_FIELDS
 from rtl.arch.paging import SatpMode
+from rtl.arch.performance import HPM_COUNTERS
 from rtl.arch.traps import INTERRUPT_BIT, Interrupt
+from rtl.core.performance_counters import PerformanceCounters, PerformanceEvents
 from rtl.core.ports import InterruptLines, Skip
 from rtl.core.traps import InterruptSelect, Trap
 from rtl.mmu.context import Privilege, TranslationContext
@@ -62,6 +64,8 @@ class CsrFile(wiring.Component):
         This cycle counts in mcycle.
     retired : 1
         An instruction retires: counts in minstret, unless that very instruction writes it.
+    events : PerformanceEvents
+        What mhpmcounters may count in this cycle.
     privilege_write, privilege_next :
         The host sets the privilege.
     fetch_context, data_context : TranslationContext
@@ -97,6 +101,7 @@ class CsrFile(wiring.Component):
     advance: In(1)
     skip: In(Skip)
     retired: In(1)
+    events: In(PerformanceEvents)
     interrupt: Out(1)
     interrupt_code: Out(6)
     wake: Out(1)
@@ -111,6 +116,7 @@ class CsrFile(wiring.Component):
         self._satp = Signal(64, name="satp")
         self._mcycle = Signal(64, name="mcycle")
         self._minstret = Signal(64, name="minstret")
+        m.submodules.performance = self._performance = PerformanceCounters()
         # The bits of mip software can set.
         self._ssip, self._stip, self._seip = Signal(), Signal(), Signal()
         self._pending = Signal(64)
@@ -199,6 +205,11 @@ class CsrFile(wiring.Component):
             m.d.sync += self._mcycle.eq(self._mcycle + 1)
         with m.If(self.retired & ~inhibit[2]):
             m.d.sync += self._minstret.eq(self._minstret + 1)
+        m.d.comb += [
+            self._performance.events.eq(self.events),
+            self._performance.inhibit.eq(inhibit[HPM_COUNTERS.start : HPM_COUNTERS.stop]),
+            self._performance.skip.eq(self.skip),
+        ]
 
     # CSR instructions.
 
@@ -225,6 +236,10 @@ class CsrFile(wiring.Component):
             "time": self.time,
             **self._plain,
         }
+        for n, index in enumerate(HPM_COUNTERS):
+            views[f"mhpmevent{index}"] = self._performance.selectors[n]
+            for prefix in ("m", ""):
+                views[f"{prefix}hpmcounter{index}"] = self._performance.counters[n]
         zeros = [csr.number for name, csr in CSRS.items() if name not in views]
         with m.Switch(number):
             for name, view in views.items():
@@ -272,7 +287,11 @@ class CsrFile(wiring.Component):
                 m.d.comb += new.eq(base & ~operand)
             with m.Default():
                 m.d.comb += new.eq(operand)
-        m.d.comb += [self.value.eq(result), self.illegal.eq(bad)]
+        m.d.comb += [
+            self.value.eq(result),
+            self.illegal.eq(bad),
+            self._performance.value.eq(new),
+        ]
         with m.If(self.write & ~bad), m.Switch(written):
             self._writes(m, new)
 
@@ -293,6 +312,11 @@ class CsrFile(wiring.Component):
             m.d.sync += self._mcycle.eq(new)
         with case("minstret"):
             m.d.sync += self._minstret.eq(new)
+        for n, index in enumerate(HPM_COUNTERS):
+            with case(f"mhpmcounter{index}"):
+                m.d.comb += self._performance.counter_write[n].eq(1)
+            with case(f"mhpmevent{index}"):
+                m.d.comb += self._performance.event_write[n].eq(1)
         with case("satp"):
             mode = new[SATP["mode"].lsb :]
             with m.If((mode == SatpMode.BARE) | (mode == SatpMode.SV39)):

@@ -16,6 +16,7 @@ from rtl.core.frontend.instruction_cache import InstructionCache
 from rtl.core.lsu.data_cache import DataCache
 from rtl.core.lsu.load_store_unit import LoadStoreUnit
 from rtl.core.parking import ParkingUnit
+from rtl.core.performance_monitor import PerformanceMonitor
 from rtl.core.pipeline import Pipeline
 from rtl.core.ports import (
     HartEvents,
@@ -189,6 +190,11 @@ class Hart(wiring.Component):
         connect(m, flipped(self.snoop), snoop_arbiter.initiators[1])
         connect(m, snoop_arbiter.bus, data_cache.snoop)
 
+        m.submodules.monitor = monitor = PerformanceMonitor()
+        self._monitor(
+            m, monitor, fetch, pipeline, load_store, mmu, parking, instruction_cache, data_cache
+        )
+        m.d.comb += csr.events.eq(monitor.events)
         self._csr(m, csr, commit, parking)
         self._park(m, csr, pipeline, parking, fetch, load_store, mmu, instruction_cache, data_cache)
         m.d.comb += [
@@ -206,6 +212,41 @@ class Hart(wiring.Component):
             self.events.reason.interrupt.eq(commit.trap.interrupt),
         ]
         return m
+
+    def _monitor(self, m, monitor, fetch, pipeline, load_store, mmu, parking, *caches):
+        issue, execute, commit = pipeline.issue, pipeline.execute, pipeline.commit
+        for activity, unit, cache in zip(
+            (monitor.fetch, monitor.data), (fetch, load_store), caches, strict=True
+        ):
+            m.d.comb += [
+                activity.miss.eq(cache.miss_stb),
+                activity.walk.eq(unit.walk_stb),
+                activity.walks.eq(unit.translation.walk.valid | unit.translation.walked.ready),
+                activity.access.eq(unit.access.valid),
+                activity.result.eq(unit.result.valid),
+                activity.request.eq(unit.peripheral.request.valid),
+                activity.response.eq(unit.peripheral.response.valid),
+            ]
+        making, executed = issue.executing, execute.o.payload
+        used = (making.rd != 0) & ((issue.rs1 == making.rd) | (issue.rs2 == making.rd))
+        m.d.comb += [
+            monitor.advance.eq(parking.advance),
+            monitor.hold.eq(parking.hold),
+            monitor.retired.eq(commit.retired),
+            monitor.walking.eq(mmu.walking),
+            monitor.walk_read.eq(mmu.memory.request.valid & mmu.memory.request.ready),
+            monitor.offered.eq(pipeline.i.valid),
+            monitor.awaits_execute.eq(making.late & used),
+            monitor.execute.valid.eq(~execute.empty),
+            monitor.execute.leaves.eq(execute.o.valid & execute.o.ready),
+            monitor.execute.unit.eq(executed.unit),
+            monitor.execute.operation.eq(executed.operation),
+            monitor.execute.taken.eq(execute.update.taken),
+            monitor.commit_valid.eq(~commit.empty & ~commit.trapped),
+            monitor.unpredicted.eq(issue.prediction.valid | pipeline.misfit.valid),
+            monitor.mispredicted.eq(execute.redirect.valid),
+            monitor.killed.eq(commit.kill),
+        ]
 
     def _csr(self, m, csr, commit, parking):
         with m.If(parking.hold):

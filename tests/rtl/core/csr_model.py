@@ -7,6 +7,8 @@ __all__ = ["ALL", "CsrModel"]
 
 ALL = (1 << 64) - 1
 BY_LEVEL = {level: privilege for privilege, level in LEVEL.items()}
+#: The event counters there are, and the event of cycles that are the host's.
+COUNTERS, HOST_EVENT = range(3, 11), 16
 NUMBER = {name: csr.number for name, csr in CSRS.items()}
 SSIP, MSIP, STIP, MTIP, SEIP, MEIP = (1 << n for n in (1, 3, 5, 7, 9, 11))
 STCE = 1 << 63
@@ -14,7 +16,8 @@ STCE = 1 << 63
 HOLD = [
     "stvec", "scounteren", "senvcfg", "sscratch", "sepc", "scause", "stval", "stimecmp",
     "medeleg", "mideleg", "mie", "mtvec", "mcounteren", "menvcfg", "mcountinhibit",
-    "mscratch", "mepc", "mcause", "mtval",
+    "mscratch", "mepc", "mcause", "mtval", *(f"mhpmevent{n}" for n in COUNTERS),
+    *(f"mhpmcounter{n}" for n in COUNTERS),
 ]  # fmt: skip
 
 
@@ -29,6 +32,8 @@ class CsrModel:
         self.software = 0  # SSIP, STIP and SEIP as software set them
         self.lines = {"msi": 0, "mti": 0, "sei": 0, "mei": 0}
         self.time = 0
+        #: What the event counters count at the end of the next cycle.
+        self.counted = dict.fromkeys(COUNTERS, 0)
 
     def status(self, name):
         return MSTATUS[name].extract(self.mstatus)
@@ -64,6 +69,8 @@ class CsrModel:
             "instret": self.minstret,
             "time": self.time,
         }
+        if name.startswith("hpmcounter"):
+            name = f"m{name}"
         return views[name] if name in views else self.held.get(name, 0)
 
     def refuses(self, number, writes, *, host=False):
@@ -120,13 +127,21 @@ class CsrModel:
         elif csr.name in self.held:
             self.held[csr.name] = new & csr.writable
 
-    def tick(self, *, advance=0, retired=0, written=None, skip=0):
+    def tick(self, *, advance=0, retired=0, written=None, skip=0, events=0):
         """A cycle ends; ``written`` is the CSR written at its end, which does not count then."""
         inhibit = self.held["mcountinhibit"]
         if not inhibit & 1 and written != NUMBER["mcycle"]:
             self.mcycle = self.mcycle + (skip or advance) & ALL
         if not inhibit & 4 and written != NUMBER["minstret"]:
             self.minstret = self.minstret + retired & ALL
+        for n in COUNTERS:
+            name, event = f"mhpmcounter{n}", self.held[f"mhpmevent{n}"]
+            self.held[name] = self.held[name] + self.counted[n] & ALL
+            happens = events >> event & 1
+            if skip:
+                happens = skip if event == HOST_EVENT else 0
+            stands = inhibit >> n & 1 or written == NUMBER[name]
+            self.counted[n] = 0 if stands else happens
 
     def trap_target(self, interrupt, code):
         """(to M-mode, vector)"""

@@ -31,8 +31,11 @@ class Bench:
         ctx.set(dut.advance, advance)
         ctx.set(dut.retired, retired)
         ctx.set(dut.skip, {"valid": bool(skip), "cycles": skip})
+        # Events 0, which is none, and all whose bits are drawn.
+        events = self._noise.getrandbits(len(dut.events.as_value())) & ~1
+        ctx.set(dut.events.as_value(), events)
         await ctx.tick()
-        self.model.tick(advance=advance, retired=retired, written=written, skip=skip)
+        self.model.tick(advance=advance, retired=retired, written=written, skip=skip, events=events)
         ctx.set(dut.retired, 0)
         ctx.set(dut.skip.valid, 0)
 
@@ -203,7 +206,8 @@ def test_enable_bits_open_what_they_name(privilege):
 HOT = [
     "mstatus", "sstatus", "mie", "mip", "sie", "sip", "mideleg", "medeleg", "mtvec", "stvec",
     "menvcfg", "mcounteren", "scounteren", "satp", "stimecmp", "mcountinhibit", "mcycle",
-    "minstret", "mepc", "sepc", "time",
+    "minstret", "mepc", "sepc", "time", "mhpmevent3", "mhpmevent10", "mhpmcounter3",
+    "hpmcounter3", "mhpmcounter10", "hpmcounter10",
 ]  # fmt: skip
 numbers = (
     st.sampled_from([CSRS[name].number for name in HOT])

@@ -1,0 +1,259 @@
+"""What the hart does in each cycle, as the performance counters see it."""
+
+from amaranth import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch.performance import STALLS, Stall
+from rtl.core.decode import MemoryOperation, SystemOperation, Unit
+from rtl.core.performance_counters import PerformanceEvents
+
+__all__ = ["AccessActivity", "ExecuteActivity", "PerformanceMonitor"]
+
+_CAUSE = range(max(Stall) + 1)
+
+
+class AccessActivity(data.Struct):
+    """How one side of the hart, fetch or data, accesses memory in this cycle.
+
+    ``miss`` strobes for its cache, ``walk`` when a page walk is taken up; ``walks``: it asks for
+    one or awaits its end. ``access`` and ``result``: it accesses its cache, the cache answers;
+    ``request`` and ``response``: the register bus.
+    """
+
+    miss: 1
+    walk: 1
+    walks: 1
+    access: 1
+    result: 1
+    request: 1
+    response: 1
+
+
+class ExecuteActivity(data.Struct):
+    """The instruction in the execute stage, and whether it ``leaves`` for the commit stage.
+
+    ``taken``: control does not go on in line. ``operation`` means what ``unit`` makes of it.
+    """
+
+    valid: 1
+    leaves: 1
+    unit: Unit
+    operation: 4
+    taken: 1
+
+
+class PerformanceMonitor(wiring.Component):
+    """Tell what happens in each cycle, above all why no instruction retires.
+
+    It only looks on. A cycle in which no instruction retires is put down to what holds up the
+    instruction in the commit stage or, when there is none, to what kept the next one from
+    coming: every gap carries its cause through the pipeline.
+
+    Members
+    -------
+    advance, hold, retired : In(1)
+        This cycle is machine time; the pipeline is held for the host; an instruction retires.
+    fetch, data : In(AccessActivity)
+    walking, walk_read : In(1)
+        A page walk is under way; it reads an entry.
+    offered : In(1)
+        The frontend offers an instruction to the issue stage.
+    awaits_execute : In(1)
+        If it awaits an operand, then from the instruction in the execute stage, not from the one
+        in the commit stage.
+    execute : In(ExecuteActivity)
+    commit_valid : In(1)
+        There is an instruction in the commit stage.
+    unpredicted, mispredicted, killed : In(1)
+        The issue, execute, commit stage drops everything younger than its instruction.
+    events : Out(PerformanceEvents)
+    """
+
+    advance: In(1)
+    hold: In(1)
+    retired: In(1)
+    fetch: In(AccessActivity)
+    data: In(AccessActivity)
+    walking: In(1)
+    walk_read: In(1)
+    offered: In(1)
+    awaits_execute: In(1)
+    execute: In(ExecuteActivity)
+    commit_valid: In(1)
+    unpredicted: In(1)
+    mispredicted: In(1)
+    killed: In(1)
+    events: Out(PerformanceEvents)
+
+    def elaborate(self, platform):
+        m = Module()
+        unit, operation = Signal(Unit), Signal(4)  # of the instruction in the commit stage
+        with m.If(self.execute.leaves):
+            m.d.sync += [unit.eq(self.execute.unit), operation.eq(self.execute.operation)]
+
+        # Why everything younger than the instruction in the commit stage is dropped.
+        drops = self.hold | self.killed
+        dropped = Signal(_CAUSE)
+        with m.If(self.hold):
+            m.d.comb += dropped.eq(Stall.HOST)
+        with m.Elif(self.retired):
+            m.d.comb += dropped.eq(Stall.SYSTEM)
+        with m.Else():
+            m.d.comb += dropped.eq(Stall.TRAP)
+
+        fetch_gap = self._fetch_gap(m, drops, dropped)
+        issue_gap = Signal(_CAUSE)
+        with m.If(self.mispredicted):
+            m.d.comb += issue_gap.eq(Stall.MISPREDICT)
+        with m.Elif(~self.offered):
+            m.d.comb += issue_gap.eq(fetch_gap)
+        with m.Else():
+            producer = Mux(self.awaits_execute, self.execute.unit.as_value(), unit.as_value())
+            self._awaited(m, issue_gap, Unit(producer), operand=True)
+
+        # What keeps the execute stage, and then the commit stage, without an instruction.
+        execute_gap = Signal(_CAUSE, init=Stall.HOST)
+        commit_gap = Signal(_CAUSE, init=Stall.HOST)
+        awaited = Signal(_CAUSE)
+        self._awaited(m, awaited, self.execute.unit)
+        with m.If(drops):
+            m.d.sync += [execute_gap.eq(dropped), commit_gap.eq(dropped)]
+        with m.Else():
+            m.d.sync += execute_gap.eq(issue_gap)
+            m.d.sync += commit_gap.eq(Mux(self.execute.valid, awaited, execute_gap))
+
+        cause = Signal(_CAUSE)
+        memory_stall = self._memory_stall(m, unit)
+        with m.If(self.hold):
+            m.d.comb += cause.eq(Stall.HOST)
+        with m.Elif(self.killed):
+            m.d.comb += cause.eq(Stall.TRAP)
+        with m.Elif(~self.commit_valid):
+            m.d.comb += cause.eq(commit_gap)
+        with m.Elif(unit == Unit.MEMORY):
+            m.d.comb += cause.eq(memory_stall)
+        with m.Elif((unit == Unit.SYSTEM) & (operation == SystemOperation.WFI.value)):
+            m.d.comb += cause.eq(Stall.WFI)
+        with m.Else():
+            self._awaited(m, cause, unit)
+        with m.If(self.advance & ~self.retired):
+            with m.Switch(cause):
+                for stall in STALLS:
+                    with m.Case(stall.number):
+                        m.d.comb += self.events[stall.name].eq(1)
+
+        self._instructions(m, unit, operation)
+        self._accesses(m)
+        return m
+
+    def _awaited(self, m, cause, unit, *, operand=False):
+        """Put a wait down to the unit that is waited for, as an operand or for its own end."""
+        with m.Switch(unit):
+            with m.Case(Unit.MEMORY):
+                m.d.comb += cause.eq(Stall.LOAD_USE if operand else Stall.MEMORY)
+            with m.Case(Unit.MULTIPLY):
+                m.d.comb += cause.eq(Stall.MULTIPLY)
+            with m.Case(Unit.DIVIDE):
+                m.d.comb += cause.eq(Stall.DIVIDE)
+            with m.Default():
+                m.d.comb += cause.eq(Stall.SYSTEM)
+
+    def _under_way(self, m, side, begins, ends):
+        """From the cycle in which something begins to the one before it ends."""
+        begun = Signal(name=f"{side}_begun")
+        now = Signal(name=f"{side}_now")
+        m.d.comb += now.eq((begins | begun) & ~ends)
+        m.d.sync += begun.eq(now)
+        return now
+
+    def _fetch_gap(self, m, drops, dropped):
+        """Why no instruction is offered.
+
+        What began a gap is its cause, until a miss prolongs it; both last until an instruction
+        has come.
+        """
+        access = self.fetch
+        missing = self._under_way(m, "fetch", access.access, access.result)
+        bus = self._under_way(m, "fetch_bus", access.request, access.response)
+        held, gap = Signal(_CAUSE, init=Stall.HOST), Signal(_CAUSE)
+        m.d.comb += gap.eq(held)
+        with m.If(access.walks):
+            m.d.comb += gap.eq(Stall.INSTRUCTION_TLB)
+        with m.Elif(missing):
+            m.d.comb += gap.eq(Stall.INSTRUCTION_CACHE)
+        with m.Elif(bus):
+            m.d.comb += gap.eq(Stall.DEVICE)
+
+        with m.If(drops):
+            m.d.sync += held.eq(dropped)
+        with m.Elif(self.mispredicted):
+            m.d.sync += held.eq(Stall.MISPREDICT)
+        with m.Elif(self.unpredicted):
+            m.d.sync += held.eq(Stall.UNPREDICTED)
+        with m.Elif(self.offered):
+            m.d.sync += held.eq(Stall.FETCH)
+        with m.Else():
+            m.d.sync += held.eq(gap)
+        return gap
+
+    def _memory_stall(self, m, unit):
+        """Why the memory instruction in the commit stage is not done.
+
+        What held it up last stays the cause of the cycles it needs to begin anew.
+        """
+        access = self.data
+        missing = self._under_way(m, "data", access.access, access.result)
+        bus = self._under_way(m, "data_bus", access.request, access.response)
+        held, stall = Signal(_CAUSE, init=Stall.MEMORY), Signal(_CAUSE)
+        m.d.comb += stall.eq(held)
+        with m.If(access.walks):
+            m.d.comb += stall.eq(Stall.DATA_TLB)
+        with m.Elif(missing):
+            m.d.comb += stall.eq(Stall.DATA_CACHE)
+        with m.Elif(bus):
+            m.d.comb += stall.eq(Stall.DEVICE)
+        m.d.sync += held.eq(stall)
+        with m.If(~self.commit_valid | self.retired):
+            m.d.sync += held.eq(Stall.MEMORY)
+        return stall
+
+    def _instructions(self, m, unit, operation):
+        """Count what retires."""
+        wrong, taken = Signal(), Signal()
+        wrong_here = Signal()  # the instruction in the execute stage was predicted wrongly
+        execute, events = self.execute, self.events
+        m.d.sync += wrong_here.eq((wrong_here | self.mispredicted) & ~execute.leaves & ~self.killed)
+        with m.If(execute.leaves):
+            m.d.sync += [taken.eq(execute.taken), wrong.eq(wrong_here | self.mispredicted)]
+        with m.If(self.retired):
+            m.d.comb += events.mispredict.eq(wrong)
+            with m.Switch(unit):
+                with m.Case(Unit.BRANCH):
+                    m.d.comb += [events.branch.eq(1), events.branch_taken.eq(taken)]
+                with m.Case(Unit.JUMP, Unit.JUMP_REGISTER):
+                    m.d.comb += events.jump.eq(1)
+                with m.Case(Unit.MEMORY):
+                    is_store = (operation == MemoryOperation.STORE.value) | (
+                        operation == MemoryOperation.STORE_CONDITIONAL.value
+                    )
+                    m.d.comb += [
+                        events.load.eq(~is_store),
+                        events.store.eq(is_store | (operation == MemoryOperation.AMO.value)),
+                    ]
+
+    def _accesses(self, m):
+        """Count misses and walks, but not those of a frozen hart's host."""
+        events = self.events
+        walked = Signal()
+        m.d.sync += walked.eq(self.walking)
+        with m.If(~self.hold):
+            m.d.comb += [
+                events.instruction_cache_miss.eq(self.fetch.miss),
+                events.data_cache_miss.eq(self.data.miss),
+                events.instruction_tlb_miss.eq(self.fetch.walk),
+                events.data_tlb_miss.eq(self.data.walk),
+                events.walk.eq(self.walking & ~walked),
+                events.walk_read.eq(self.walk_read),
+                events.walk_cycle.eq(self.walking & self.advance),
+            ]
