@@ -19,6 +19,7 @@ from rtl.arch.csrs import (
     csr_read_only,
 )
 from rtl.arch.paging import SATP, SatpMode
+from rtl.arch.performance import HPM_COUNTERS
 from rtl.arch.traps import INTERRUPT_BIT, INTERRUPT_PRIORITY, Exception_, Privilege
 
 __all__ = ["CsrFunction", "Hart", "Platform", "Trap"]
@@ -394,6 +395,11 @@ _READERS = {
     _N["instret"]: lambda hart: hart._counter(_MINSTRET),
     _MCYCLE: lambda hart: hart._counter(_MCYCLE),
     _MINSTRET: lambda hart: hart._counter(_MINSTRET),
+    # The event counters are there as on the real hart, but nothing happens that they count.
+    **{
+        _N[f"hpmcounter{n}"]: lambda hart, counter=_N[f"mhpmcounter{n}"]: hart._stored[counter]
+        for n in HPM_COUNTERS
+    },
 }
 
 _WRITERS = {

@@ -9,12 +9,18 @@ from rtl.arch.csrs import (
     SSTATUS_FIELDS,
 )
 from rtl.arch.paging import SATP, SatpMode
+from rtl.arch.performance import HPM_COUNTERS
 
 __all__ = ["COUNTERS", "EXTERNAL_LINES", "CsrFile"]
 
 _WORD = (1 << 64) - 1
 #: What a counter reads only the world outside can tell (minstret is the model's own).
-COUNTERS = ("cycle", "mcycle", "time")
+COUNTERS = (
+    "cycle",
+    "mcycle",
+    "time",
+    *(f"{level}hpmcounter{n}" for level in ("", "m") for n in HPM_COUNTERS),
+)
 #: Bits of mip driven from outside; seip is also a bit of the hart's own, and both are ored.
 EXTERNAL_LINES = INTERRUPTS.mask("msi", "mti", "mei", "sei")
 _STI, _SEI = (INTERRUPTS[name].mask for name in ("sti", "sei"))
@@ -49,7 +55,7 @@ class CsrFile:
         self.values = {
             name: csr.reset
             for name, csr in CSRS.items()
-            if csr.writable and name not in ("sstatus", "sie", "sip", "mcycle", "minstret")
+            if csr.writable and name not in ("sstatus", "sie", "sip", "minstret", *COUNTERS)
         }
         self.retired = 0
         self._instret_base = 0
@@ -74,7 +80,7 @@ class CsrFile:
             "satp": self._write_satp,
             "mcountinhibit": self._write_inhibit,
             "minstret": self._write_instret,
-            "mcycle": lambda csr, value: None,
+            **{name: lambda csr, value: None for name in COUNTERS},
         }
 
     def status(self, name: str) -> int:

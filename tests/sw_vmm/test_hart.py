@@ -115,9 +115,13 @@ def test_every_csr_number_is_legal_where_the_manual_says(privilege, writes):
         ("stimecmp", ALL),
         ("menvcfg", INTERRUPT | 1),
         ("mcounteren", 0xFFFF_FFFF),
-        ("mcountinhibit", 5),
+        ("mcountinhibit", 0x7FD),
         ("pmpaddr0", 0),
-        ("mhpmcounter3", 0),
+        ("mhpmcounter3", ALL),
+        ("mhpmcounter10", ALL),
+        ("mhpmcounter11", 0),
+        ("mhpmevent3", 31),
+        ("mhpmevent11", 0),
         ("sie", 0),
         ("sip", 0),
     ],
@@ -225,6 +229,14 @@ def test_counters_run_stop_and_can_be_written():
     write(hart, "mcountinhibit", 4)
     hart.now, hart.instret = 2005, 70
     assert (read(hart, "mcycle"), read(hart, "minstret")) == (22, 110)
+
+
+def test_event_counters_keep_what_is_written():
+    """A guest finds those of the real hart; here they count nothing."""
+    hart = make(mhpmevent4=1, mhpmcounter4=77)
+    hart.now, hart.instret = 1000, 50
+    assert (read(hart, "mhpmevent4"), read(hart, "mhpmcounter4")) == (1, 77)
+    assert (read(hart, "hpmcounter4"), read(hart, "hpmcounter5")) == (77, 0)
 
 
 # -- privileged instructions -----------------------------------------------------------------------
