@@ -272,3 +272,31 @@ def test_sequences_do_what_the_model_does(drawn, seed):
         await bench.check_all()
 
     bench(scenario, seed)
+
+
+@pytest.mark.parametrize("operation", ["SET", "CLEAR"])
+def test_the_line_of_an_external_interrupt_is_not_written_back(operation):
+    """csrrs and csrrc read it in mip, but its bit keeps what software has put there."""
+
+    async def scenario(bench):
+        mip = CSRS["mip"].number
+        await bench.world(0, msi=0, mti=0, sei=1, mei=0)
+        await bench.access(mip, operation, 2, 1)
+        await bench.world(0, msi=0, mti=0, sei=0, mei=0)
+        await bench.access(mip, "SET", 0, 0)
+        assert bench.model.mip >> 9 & 1 == 0
+
+    bench(scenario)
+
+
+def test_mprv_holds_at_every_level():
+    """The host may have set the privilege, so that no trap return has cleared it."""
+
+    async def scenario(bench):
+        for mpp in LEVELS.values():
+            await bench.set_csr("mstatus", MSTATUS.encode(mprv=1, mpp=mpp))
+            for privilege in LEVELS:
+                await bench.privilege(privilege)
+                assert bench.model.context(data=True)["privilege"] == OF_LEVEL[mpp]
+
+    bench(scenario)
