@@ -15,6 +15,7 @@ from rtl.arch.traps import INTERRUPT_BIT, Exception_, Privilege
 from sim.disassembler import REGISTER_NAMES, disassemble
 from sim.errors import VmxlabError
 from sim.golden import Claim, Hart, InterruptRefused
+from sim.golden.csr_file import COUNTERS
 from sw_vmm.machine import Event
 
 __all__ = ["Divergence", "Lockstep", "LockstepMachine"]
@@ -241,8 +242,6 @@ class Lockstep:
     @staticmethod
     def comparable_csrs() -> list[int]:
         """Numbers of the CSRs whose value the model knows."""
-        from sim.golden.csr_file import COUNTERS
-
         outside = {*COUNTERS, "mip", "sip"}
         return [number for number, csr in CSR_BY_NUMBER.items() if csr.name not in outside]
 

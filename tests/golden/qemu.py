@@ -19,7 +19,7 @@ from sim.golden import Hart
 __all__ = ["Difference", "State", "follow", "needs_qemu", "run_qemu"]
 
 RAM = MEMORY_MAP["ram"]
-RAM_SIZE = 4 << 20
+RAM_SIZE = 32 << 20
 _COMMAND = (
     "qemu-system-riscv64 -M virt -bios none -nographic -icount shift=0 -monitor none -serial none "
     f"-m {RAM_SIZE >> 20}M -singlestep -d nochain,cpu,int"
@@ -59,6 +59,10 @@ _COMPARED = {
     ),
 }
 
+_READ_FAULTS = {
+    Exception_.LOAD_ACCESS_FAULT: Exception_.STORE_ACCESS_FAULT,
+    Exception_.LOAD_PAGE_FAULT: Exception_.STORE_PAGE_FAULT,
+}
 _MPRV = MSTATUS["mprv"].mask
 _INSTRET = {CSRS[name].number for name in ("instret", "minstret")}
 
@@ -202,6 +206,12 @@ def _agree_on_trap(hart, before, trap):
         expected = (trap.cause, trap.pc)
         values = hart.csr.values
         values["stval" if hart.privilege == Privilege.SUPERVISOR else "mtval"] = 0
+    i = hart.executed
+    if trap and i is not None and i.name.startswith("amo") and trap.cause in _READ_FAULTS:
+        # QEMU 7.2 with -icount reads first, and faults as a load does.
+        expected = (_READ_FAULTS[trap.cause], trap.value)
+        values = hart.csr.values
+        values["scause" if hart.privilege == Privilege.SUPERVISOR else "mcause"] = trap.cause
     if hart.trapped != expected:
         _differ(hart, before, [f"trap {hart.trapped} against {expected}"])
 

@@ -3,7 +3,8 @@
 import pytest
 
 from sim.elf import load_elf
-from tests.golden.qemu import RAM_SIZE, follow, needs_qemu, run_qemu
+from tests.golden.qemu import RAM, RAM_SIZE, follow, needs_qemu, run_qemu
+from tests.golden.random_privileged import privileged_program
 from tests.programs.directed import PROGRAMS, build_directed
 
 pytestmark = needs_qemu
@@ -15,3 +16,10 @@ def test_directed_programs(name):
     image = load_elf(program, ram_size=RAM_SIZE)
     states = run_qemu(program)
     assert follow(states, image.segments) > 100
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_privileged_programs(seed):
+    program = privileged_program(seed)
+    states = run_qemu(program)
+    assert follow(states, [(RAM.base, program)]) > 2000
