@@ -3,7 +3,7 @@
 import pytest
 
 from sim.elf import load_elf
-from tests.golden.qemu import RAM, RAM_SIZE, follow, needs_qemu, run_qemu
+from tests.golden.qemu import RAM, RAM_SIZE, Difference, follow, needs_qemu, run_qemu
 from tests.golden.random_privileged import privileged_program
 from tests.programs.directed import PROGRAMS, build_directed
 
@@ -23,3 +23,12 @@ def test_random_privileged_programs(seed):
     program = privileged_program(seed)
     states = run_qemu(program)
     assert follow(states, [(RAM.base, program)]) > 2000
+
+
+def test_a_wrong_register_is_noticed():
+    program = privileged_program(0)
+    states = run_qemu(program)
+    wrong = next(n for n, state in enumerate(states) if n > 500 and not state.traps)
+    states[wrong].x[10] ^= 1
+    with pytest.raises(Difference, match="x10"):
+        follow(states, [(RAM.base, program)])
