@@ -62,14 +62,16 @@ def _build_storage(m, field, ports, *, written, data, read):
     stored = Signal(field.width, init=field.reset, name=field.name)
     by_software, to = _software(field, ports, stored, written=written, data=data, read=read)
     by_hardware, hardware = _hardware(field, ports, stored)
-    # Single pulses fall back by themselves.
-    kept = Const(field.reset, field.width) if field.single_pulse else stored
-    if field.hw_precedence:
-        changed = (kept & ~by_software) | (to & by_software)
-        m.d.sync += stored.eq(Mux(by_hardware, hardware, changed))
-    else:
-        changed = Mux(by_hardware, hardware, kept)
-        m.d.sync += stored.eq((changed & ~by_software) | (to & by_software))
+    if field.single_pulse:
+        m.d.sync += stored.eq(field.reset)
+    # Bit by bit and without a multiplexer that keeps the old value: these become clock enables.
+    for bit in range(field.width):
+        rules = [(by_software[bit], to[bit]), (by_hardware, hardware[bit])]
+        first, second = reversed(rules) if field.hw_precedence else rules
+        with m.If(first[0]):
+            m.d.sync += stored[bit].eq(first[1])
+        with m.Elif(second[0]):
+            m.d.sync += stored[bit].eq(second[1])
     return stored
 
 
