@@ -6,11 +6,33 @@ from collections.abc import Iterable
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from rtl.arch.memory_map import Region
 from rtl.bus.register_bus import RegisterBus
 
 __all__ = ["RegisterDecoder"]
+
+
+def _inside(address: Value, base: int, end: int) -> Value:
+    """Whether the address is in [base, end): by the bits above the aligned blocks of the range."""
+    blocks = []
+    while base < end:
+        # The largest block that starts here and does not reach beyond the end.
+        largest = (base & -base or 1 << len(address)).bit_length() - 1
+        bits = min(largest, (end - base).bit_length() - 1)
+        blocks.append(address[bits:] == base >> bits)
+        base += 1 << bits
+    return Cat(*blocks).any()
+
+
+def _relative(address: Value, region: Region) -> Value:
+    """An address in the region, relative to its base."""
+    same = (region.base & -region.base or 1 << len(address)).bit_length() - 1
+    width = ceil_log2(region.size)
+    if width <= same:
+        return address[:width]
+    return Cat(address[:same], (address[same:width] - (region.base >> same))[: width - same])
 
 
 class RegisterDecoder(wiring.Component):
@@ -68,10 +90,10 @@ class RegisterDecoder(wiring.Component):
 
         for number, region in enumerate(self._regions):
             target = getattr(self, region.name)
-            in_region = (request.p.address >= region.base) & (request.p.address < region.end)
+            in_region = _inside(request.p.address, region.base, region.end)
             m.d.comb += [
                 target.request.p.eq(request.p),
-                target.request.p.address.eq(request.p.address - region.base),
+                target.request.p.address.eq(_relative(request.p.address, region)),
                 target.request.valid.eq(request.valid & ~waiting & in_region),
             ]
             with m.If(in_region):

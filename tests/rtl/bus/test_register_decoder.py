@@ -1,5 +1,7 @@
 """The decoder against the memory map's own lookup."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +67,38 @@ def test_every_access_reaches_the_device_the_memory_map_names(traffic):
             expected.append((region.name, relative, write, mask, data))
             assert answer == (data ^ relative, error == 3)
     assert seen == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 64), min_size=2, max_size=8, unique=True).map(sorted),
+    st.sampled_from([0, 2**31, 2**32 - 512]),
+)
+def test_regions_need_not_be_aligned_to_their_size(edges, base):
+    """Every word of 65, the last of which may lie behind the address space."""
+    regions = [
+        Region(f"r{start}", base + 8 * start, 8 * (end - start), "")
+        for start, end in itertools.pairwise(edges)
+    ][::2]
+    dut = RegisterDecoder(regions)
+    seen = {}
+
+    async def bench(ctx):
+        ctx.set(dut.bus.request.valid, 1)
+        for address in range(base, min(base + 65 * 8, 2**32), 8):
+            ctx.set(dut.bus.request.payload.address, address)
+            asked = [
+                (region, ctx.get(getattr(dut, region.name).request.payload.address))
+                for region in regions
+                if ctx.get(getattr(dut, region.name).request.valid)
+            ]
+            seen[address] = asked
+        await ctx.tick()
+
+    simulate(dut, bench)
+    assert len(seen) in (64, 65)
+    for address, asked in seen.items():
+        assert asked == [(r, address - r.base) for r in regions if address in r]
 
 
 @pytest.mark.parametrize(
