@@ -146,8 +146,12 @@ class CacheArray(wiring.Component):
 
         valid_here, tags, words = [], [], []
         for way in range(geometry.ways):
+            # Few rows, but the multiplexers of distributed RAM cost more than a block RAM.
             m.submodules[f"tags_{way}"] = tag_rows = memory.Memory(
-                shape=unsigned(geometry.tag_width), depth=geometry.set_count, init=()
+                shape=unsigned(geometry.tag_width),
+                depth=geometry.set_count,
+                init=(),
+                attrs={"ram_style": "block"},
             )
             tag_read, tag_write = tag_rows.read_port(), tag_rows.write_port()
             m.submodules[f"words_{way}"] = rows = memory.Memory(
