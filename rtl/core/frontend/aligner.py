@@ -56,25 +56,35 @@ class Aligner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        words = [Signal(64, name=f"word{n}") for n in range(_DEPTH)]
-        faults = [Signal(Fault, name=f"fault{n}") for n in range(_DEPTH)]
-        predictions = [Signal(Prediction, name=f"prediction{n}") for n in range(_DEPTH)]
+        # A ring in two banks. Of the first packet and the second one each bank holds one, and
+        # registers say which: no adder and no decoder stands before the instruction's bits.
+        ring = [Signal(FetchPacket, name=f"packet{n}") for n in range(_DEPTH)]
         level = Signal(range(_DEPTH + 1))
+        tail = Signal(range(_DEPTH))
+        even_place, odd_place, begins_odd = Signal(), Signal(), Signal()
+        even, odd = Signal(FetchPacket), Signal(FetchPacket)
+        first, second = Signal(FetchPacket), Signal(FetchPacket)
+        m.d.comb += [
+            even.eq(Mux(even_place, ring[2].as_value(), ring[0].as_value())),
+            odd.eq(Mux(odd_place, ring[3].as_value(), ring[1].as_value())),
+            first.eq(Mux(begins_odd, odd.as_value(), even.as_value())),
+            second.eq(Mux(begins_odd, even.as_value(), odd.as_value())),
+        ]
         pc = Signal(64)
         offset = pc[1:3]
 
-        both = Cat(words[0], words[1])
+        both = Cat(even.data, odd.data, even.data[:16])
         bits = Signal(32)
-        with m.Switch(offset):
-            for n in range(4):
+        with m.Switch(Cat(offset, begins_odd)):
+            for n in range(8):
                 with m.Case(n):
                     m.d.comb += bits.eq(both[16 * n : 16 * n + 32])
         instruction = self.o.payload
         compressed = bits[:2] != 3
-        whole = faults[0] == Fault.NONE
+        whole = first.fault == Fault.NONE
         straddles = (offset == 3) & ~compressed & whole
-        first, second = predictions[0], predictions[1]
-        cut = (level != 0) & first.taken & (first.last == offset) & ~compressed & whole
+        guess = first.prediction
+        cut = (level != 0) & guess.taken & (guess.last == offset) & ~compressed & whole
         last = Mux(compressed, offset, offset + 1)[:2]
         mine = Signal()  # the prediction is about this instruction
         target = Signal(64)
@@ -82,21 +92,21 @@ class Aligner(wiring.Component):
             instruction.pc.eq(pc),
             instruction.bits.eq(Mux(compressed, bits[:16], bits)),
             instruction.compressed.eq(compressed),
-            instruction.fault.eq(faults[0]),
+            instruction.fault.eq(first.fault),
             self.o.valid.eq(Mux(straddles, level >= 2, level != 0) & ~cut),
             self.misfit.valid.eq(cut),
             self.misfit.pc.eq(pc),
-            instruction.prediction.eq(first),
-            mine.eq((first.last == last) & whole),
+            instruction.prediction.eq(guess),
+            mine.eq((guess.last == last) & whole),
             self.i.ready.eq(1),
             self.room.eq(level <= _DEPTH - 2),
         ]
         with m.If(straddles):
             m.d.comb += [
-                instruction.fault.eq(faults[1]),
-                instruction.fault_second.eq(faults[1] != Fault.NONE),
-                instruction.prediction.eq(second),
-                mine.eq(second.last == 0),
+                instruction.fault.eq(second.fault),
+                instruction.fault_second.eq(second.fault != Fault.NONE),
+                instruction.prediction.eq(second.prediction),
+                mine.eq(second.prediction.last == 0),
             ]
         with m.If(~mine):
             m.d.comb += [instruction.prediction.known.eq(0), instruction.prediction.taken.eq(0)]
@@ -111,24 +121,26 @@ class Aligner(wiring.Component):
             with m.If(instruction.prediction.taken):
                 m.d.sync += pc.eq(target)
                 m.d.comb += pop.eq(Mux(straddles, 2, 1))
-        for distance in (1, 2):
-            with m.If(pop == distance):
-                for n in range(_DEPTH - distance):
-                    m.d.sync += [
-                        words[n].eq(words[n + distance]),
-                        faults[n].eq(faults[n + distance]),
-                        predictions[n].eq(predictions[n + distance]),
-                    ]
+        with m.If(pop[1] | (pop[0] & ~begins_odd)):
+            m.d.sync += even_place.eq(~even_place)
+        with m.If(pop[1] | (pop[0] & begins_odd)):
+            m.d.sync += odd_place.eq(~odd_place)
+        with m.If(pop[0]):
+            m.d.sync += begins_odd.eq(~begins_odd)
         with m.If(self.i.valid):
-            with m.Switch(level - pop):
+            m.d.sync += tail.eq(tail + 1)
+            with m.Switch(tail):
                 for n in range(_DEPTH):
                     with m.Case(n):
-                        m.d.sync += [
-                            words[n].eq(self.i.payload.data),
-                            faults[n].eq(self.i.payload.fault),
-                            predictions[n].eq(self.i.payload.prediction),
-                        ]
+                        m.d.sync += ring[n].eq(self.i.payload)
         m.d.sync += level.eq(level + self.i.valid - pop)
         with m.If(self.redirect.valid):
-            m.d.sync += [level.eq(0), pc.eq(self.redirect.pc)]
+            m.d.sync += [
+                level.eq(0),
+                tail.eq(0),
+                even_place.eq(0),
+                odd_place.eq(0),
+                begins_odd.eq(0),
+                pc.eq(self.redirect.pc),
+            ]
         return m
