@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate synth clean
+.PHONY: help demo test lint format setup calibrate synth timing clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make setup      make $(VENV) (the other targets do it when needed)"
 	@echo "make calibrate  measure the constants of the VMM's cost model"
 	@echo "make synth      synthesize the SoC for ECP5 and print its size"
+	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
 	@echo "make clean      remove everything built, $(VENV) included"
 
 demo: $(STAMP)
@@ -44,6 +45,9 @@ calibrate: $(STAMP)
 
 synth: $(STAMP)
 	@$(BIN)/python -m fpga.synthesis
+
+timing: $(STAMP)
+	@$(BIN)/python -m fpga.timing
 
 setup: $(STAMP)
 

