@@ -2,7 +2,7 @@
 
 from amaranth import *
 from amaranth.lib import wiring
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rtl.arch.instructions import INSTRUCTIONS
@@ -96,6 +96,8 @@ steps = st.one_of(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(steps, st.integers(0, ALL)), min_size=20, max_size=60))
+@example([(("lr", 3, 0), 0), (("sc", 3, 0), 1), (("sc", 3, 0), 2)])
+@example([(("lr", 3, 0), 0), (("s", 3, 0), 1), (("sc", 3, LINE), 2), (("sc", 3, 0), 3)])
 def test_values_and_the_reservation_are_those_of_a_model(drawn):
     """Written by others or cleared, a line is no longer reserved; own stores leave it so."""
     dut = OnMemory()
