@@ -19,8 +19,11 @@ def disassemble(bits: int, pc: int = 0) -> str:
     row = decode(bits)
     if row is None:
         return f".4byte {bits:#010x}" if bits & 3 == 3 else f".2byte {bits & 0xFFFF:#06x}"
+    name = row.name
+    if row.format in (Format.AMO, Format.LR):
+        name += ("", ".rl", ".aq", ".aqrl")[bits >> 25 & 3]
     operands = ", ".join(_operands(row.format, bits, pc))
-    return f"{row.name} {operands}".strip()
+    return f"{name} {operands}".strip()
 
 
 def _name(number):

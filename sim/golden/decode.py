@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rtl.arch.instructions import IMMEDIATES, INSTRUCTIONS, RD, RS1, RS2, Format, decode
+from rtl.arch.instructions import IMMEDIATES, RD, RS1, RS2, Format, decode
 from sim.golden import integer, memory_operations, system
 
 __all__ = ["NO_REGISTER", "Decoded", "decoded"]
@@ -13,8 +13,6 @@ _WORD = (1 << 64) - 1
 _LINK, _STACK = 1, 2
 
 _EXECUTE = {**integer.EXECUTE, **memory_operations.EXECUTE, **system.EXECUTE}
-if set(_EXECUTE) != set(INSTRUCTIONS):
-    raise AssertionError(f"no semantics for {set(INSTRUCTIONS) ^ set(_EXECUTE)}")
 
 
 class Decoded:
@@ -57,6 +55,8 @@ def _decode(bits):
     name = row.expansion or row.name
     rd, rs1, rs2 = _registers(row, bits)
     immediate = IMMEDIATES[row.format].extract(bits) if row.format in IMMEDIATES else 0
+    if name not in _EXECUTE:
+        raise NotImplementedError(f"the golden model does not know {name}")
     return Decoded(bits, name, _EXECUTE[name], rd, rs1, rs2, immediate)
 
 
