@@ -128,6 +128,8 @@ def test_values_and_the_reservation_are_those_of_a_model(drawn):
             if name in ("lr", "sc", "amoadd"):
                 place &= ~(bytes_ - 1)
             place = min(place, LINES * LINE - bytes_)
+            # One told of in the cycle an lr is done came before it, and may or may not count.
+            late = [] if name == "lr" else late
             at_once = [port for port, _ in late]
             value, stored = await carry_out(ctx, unit, name, size, RAM + place, data, at_once)
             old = int.from_bytes(memory[place : place + bytes_], "little", signed=True) & ALL
