@@ -1,22 +1,24 @@
 """The RTL in lockstep with the golden model, and a trace with one wrong bit."""
 
 import itertools
+import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rtl.arch.csrs import CSRS
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.records import RETIREMENT
-from rtl.arch.traps import INTERRUPT_BIT
+from rtl.arch.traps import INTERRUPT_BIT, Exception_
 from sim.cli.session import open_machine, run_guest
+from sim.elf import Image
 from sim.golden.csr_file import COUNTERS
-from sim.guests import GUESTS, GuestOptions, bare_program
+from sim.guests import GUESTS, Guest, GuestOptions, bare_program
 from sim.lockstep import Divergence, LockstepMachine
 from sim.packages import PackageError
 from sim.verilated import RETIREMENT_BYTES
+from sw_vmm.assembler import Assembler, encode
+from tests.golden.random_privileged import privileged_program
 from tests.golden.recorded import GUEST_RAM, record
 from tests.programs.directed import PROGRAMS, build_directed
 from tests.suites.build_riscv_tests import CLASSES
@@ -138,17 +140,16 @@ def test_recorded_traces_are_right(traces):
         assert len(bits) > 100 * lockstep.checked
 
 
-@settings(deadline=None, max_examples=150)
-@given(drawn=st.data())
-def test_one_wrong_bit_is_found_where_it_is(traces, drawn):
-    recorded, bits = drawn.draw(st.sampled_from(traces))
-    index, bit = drawn.draw(st.sampled_from(bits))
-    place = index * RETIREMENT_BYTES + bit // 8
-    wrong = bytearray(recorded.records)
-    wrong[place] ^= 1 << bit % 8
-    with pytest.raises(Divergence) as caught:
-        recorded.lockstep().check(bytes(wrong))
-    assert caught.value.index == index
+def test_one_wrong_bit_is_found_where_it_is(traces):
+    rng = random.Random(1)
+    for _ in range(60):
+        recorded, bits = rng.choice(traces)
+        index, bit = rng.choice(bits)
+        wrong = bytearray(recorded.records)
+        wrong[index * RETIREMENT_BYTES + bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Divergence) as caught:
+            recorded.lockstep().check(bytes(wrong))
+        assert caught.value.index == index, f"bit {bit} of record {index}"
 
 
 def test_every_kind_of_field_is_watched(traces):
@@ -204,3 +205,38 @@ def test_an_interrupt_nothing_asked_for_is_refused(traces):
     word = RETIREMENT.encode(**trap).to_bytes(RETIREMENT_BYTES, "little")
     with pytest.raises(Divergence, match="disabled in mie"):
         recorded.lockstep().check(word)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_privileged_programs(seed):
+    ram_size = 4 << 20
+    machine = LockstepMachine(open_machine(ram_size))
+    image = Image(RAM.base, ((RAM.base, privileged_program(seed)),))
+    assert run(machine, Guest("random", (image,), ram_size, CYCLES)) == 0
+    assert machine.lockstep.checked > 2000
+
+
+def test_devices_are_not_executed():
+    """Code put into a register of the CLINT: only ROM and RAM hold code."""
+    code = Assembler(RAM.base)
+    place = MEMORY_MAP["clint"].base + 0x4000
+    code.load_address(5, place)
+    code.load_address(6, encode("addi", rd=10, imm=7))
+    code.load_address(7, encode("jalr", rs1=1))
+    code.add("sw", rs1=5, rs2=6)
+    code.add("sw", rs1=5, rs2=7, imm=4)
+    code.add("jal", rd=6, to="over")
+    code.add("jal", to="end")
+    code.label("over")
+    code.add("csrrw", rs1=6, csr=CSRS["mtvec"].number)
+    code.add("jalr", rd=1, rs1=5)
+    code.label("end")
+    code.load_address(5, MEMORY_MAP["finisher"].base)
+    code.load_address(6, 0x5555)
+    code.add("sw", rs1=5, rs2=6)
+    code.add("jal", to="end")
+    machine = LockstepMachine(open_machine(GUEST_RAM))
+    image = Image(RAM.base, ((RAM.base, code.assemble()),))
+    assert run(machine, Guest("devices", (image,), GUEST_RAM, CYCLES)) == 0
+    values = machine.lockstep.hart.csr.values
+    assert (values["mcause"], values["mtval"]) == (Exception_.INSTRUCTION_ACCESS_FAULT, place)

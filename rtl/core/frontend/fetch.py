@@ -9,7 +9,7 @@ from rtl.arch.paging import PAGE_BITS
 from rtl.bus.register_bus import RegisterBus
 from rtl.core.frontend.instruction_cache import FetchAccess, FetchResult
 from rtl.core.frontend.predictor import BranchUpdate, Prediction, Predictor, Repair
-from rtl.core.physical import fits_bus, is_ram
+from rtl.core.physical import fits_bus, is_ram, is_rom
 from rtl.mmu.context import Access, Fault, TranslationContext, TranslationQuery
 from rtl.mmu.ports import TranslationPort
 
@@ -47,8 +47,9 @@ class FetchUnit(wiring.Component):
 
     A packet follows two cycles after its address was issued. After a fault the unit waits for a
     redirect. After a packet predicted to end in a taken branch comes the one at its target, one
-    cycle later than the next in line would. Code outside RAM is fetched over the register bus, and only while ``alone`` says
-    that no older instruction is under way, so never on speculation.
+    cycle later than the next in line would. Code in ROM is fetched over the register bus, and only
+    while ``alone`` says that no older instruction is under way, so never on speculation. No other
+    place holds code: it gives an access fault, and no device sees the fetch.
 
     Members
     -------
@@ -99,6 +100,7 @@ class FetchUnit(wiring.Component):
         target = Signal(64)
 
         query, translation = self.translation.query, self.translation.translation
+        in_ram = is_ram(translation.frame)
         wanted = ~stale & ~self.redirect.valid
         packet = self.o.payload
         advance = Signal()  # phase 1 is empty, or is answered in this cycle
@@ -150,10 +152,10 @@ class FetchUnit(wiring.Component):
                 with m.Elif(translation.fault != Fault.NONE):
                     m.d.comb += [self.o.valid.eq(1), packet.fault.eq(translation.fault)]
                     m.d.sync += state.eq(_State.STOPPED)
-                with m.Elif(~fits_bus(translation.frame)):
+                with m.Elif(~fits_bus(translation.frame) | ~(in_ram | is_rom(translation.frame))):
                     m.d.comb += [self.o.valid.eq(1), packet.fault.eq(Fault.ACCESS)]
                     m.d.sync += state.eq(_State.STOPPED)
-                with m.Elif(~is_ram(translation.frame)):
+                with m.Elif(~in_ram):
                     m.d.sync += state.eq(_State.BUS_WAIT)
                 with m.Else():
                     m.d.comb += self.access.valid.eq(1)
