@@ -19,6 +19,7 @@ __all__ = [
     "HARNESS",
     "TOP_NAME",
     "Builder",
+    "debug_library_file",
     "elaborate",
     "library_file",
     "verilate",
@@ -72,6 +73,16 @@ _LIBRARY_CLOCK = ("+define+VMXLAB_CLOCK=edge",)
 _LIBRARY_FLAGS = ("-fvisibility=hidden",)
 _LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc", "-lpthread")
 _RUNTIME = ("verilated.cpp", "verilated_dpi.cpp", "verilated_threads.cpp")
+# The library for debugging can be saved and traced, and shows its pipeline. Every signal that can
+# be seen in the waves costs time, so it is a library of its own.
+_DEBUG_VERILATOR_FLAGS = ("--savable", "--trace-fst", "--trace-structs")
+_DEBUG_COMPILER_FLAGS = (
+    "-DVMXLAB_DEBUG",
+    *("-UVM_TRACE", "-DVM_TRACE=1", "-UVM_TRACE_FST", "-DVM_TRACE_FST=1"),
+    # The parts of liblz4 and zlib the FST writer calls are there, so that neither is needed.
+    f"-I{HARNESS / 'fst'}",
+)
+_DEBUG_RUNTIME = (*_RUNTIME, "verilated_save.cpp", "verilated_fst_c.cpp")
 
 
 def _silent(stage: str, detail: str = "") -> None:
@@ -87,6 +98,12 @@ def _soc(config: SocConfig):
     from rtl.soc.soc import Soc
 
     return Soc(config)
+
+
+def _observed_soc(config: SocConfig):
+    from rtl.soc.soc import Soc
+
+    return Soc(config, observed=True)
 
 
 def elaborate(config: SocConfig, soc: Builder = _soc) -> tuple[str, str]:
@@ -127,20 +144,39 @@ def verilog_folder(
     return cached("verilog", key, build)
 
 
+def debug_library_file(config: SocConfig) -> Path:
+    """The library for debugging of the machine ``config``: see ``sim.verilated.Verilated``."""
+    return library_file(
+        config,
+        _observed_soc,
+        flags=_DEBUG_VERILATOR_FLAGS,
+        compiling=_DEBUG_COMPILER_FLAGS,
+        runtime=_DEBUG_RUNTIME,
+    )
+
+
 def library_file(
-    config: SocConfig, soc: Builder = _soc, *, sources: tuple[Path, ...] = (), flags=()
+    config: SocConfig,
+    soc: Builder = _soc,
+    *,
+    sources: tuple[Path, ...] = (),
+    flags: Sequence[str] = (),
+    compiling: Sequence[str] = (),
+    runtime: Sequence[str] = _RUNTIME,
 ) -> Path:
     """The shared library of the machine ``config``, built if it is not in the cache.
 
-    ``soc`` makes the component (the SoC by default), ``flags`` are added to Verilator's. Raises
+    ``soc`` makes the component (the SoC by default); ``flags`` and ``compiling`` are added to
+    Verilator's and the compiler's, ``runtime`` names the parts of Verilator's library. Raises
     ToolMissing when something to build with is not installed, BuildError when a build fails.
     """
     with progress("Building the machine") as say:
         verilog = verilog_folder(config, soc, sources=sources, say=say)
-        harness = sorted(HARNESS.iterdir())
+        harness = sorted(file for file in HARNESS.rglob("*") if file.is_file())
         key = hash_of(
             sources_hash([verilog / "top.v", verilog / "ports.h", *harness]),
-            repr((tool_versions(), COMPILER_KEY, _LIBRARY_FLAGS, _LINKER_FLAGS, flags)),
+            repr((tool_versions(), COMPILER_KEY, _LIBRARY_FLAGS, _LINKER_FLAGS)),
+            repr((flags, [flag for flag in compiling if not flag.startswith("-I")], runtime)),
         )
 
         def build(folder: Path) -> None:
@@ -150,7 +186,8 @@ def library_file(
                 output=_LIBRARY,
                 flags=(*_LIBRARY_CLOCK, *flags),
                 sources=sorted(HARNESS.glob("*.cpp")),
-                compiling=_LIBRARY_FLAGS,
+                compiling=(*_LIBRARY_FLAGS, *compiling),
+                runtime=runtime,
                 linking=_LINKER_FLAGS,
                 say=say,
             )
@@ -216,7 +253,11 @@ def _runtime(name: str, compiling: Sequence[str], say) -> Path:
     def build(folder: Path) -> None:
         _compile([source], folder, (), compiling, say)
 
-    key = hash_of(name, repr((tool_versions(), _COMPILER_FLAGS, tuple(compiling))))
+    key = hash_of(
+        name,
+        repr((tool_versions(), _COMPILER_FLAGS, tuple(compiling))),
+        sources_hash((HARNESS / "fst").iterdir()),
+    )
     return cached("runtime", key, build)
 
 

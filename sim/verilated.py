@@ -1,6 +1,7 @@
 """The Verilated SoC, called by ctypes: clocks, host-port accesses, console, RAM."""
 
 import ctypes
+import os
 from ctypes import POINTER, c_char_p, c_int, c_uint8, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -61,6 +62,17 @@ _SIGNATURES = {
     "observe_to_file": (c_int, c_void_p, c_char_p),
     "drain": (c_uint64, c_void_p, c_void_p, c_uint64),
     "lost": (c_uint64, c_void_p),
+    "log_commits": (c_int, c_void_p, c_char_p, c_void_p, c_void_p),
+}
+#: What only the library for debugging has.
+_DEBUG_SIGNATURES = {
+    "save": (c_void_p, c_void_p),
+    "state_length": (c_uint64, c_void_p),
+    "state_bytes": (c_void_p, c_void_p),
+    "free_state": (None, c_void_p),
+    "restore": (None, c_void_p, c_char_p, c_uint64),
+    "dump_waves": (c_int, c_void_p, c_char_p, c_uint64, c_uint64),
+    "dump_stages": (c_int, c_void_p, c_char_p, c_uint64, c_uint64),
 }
 # fmt: on
 
@@ -72,7 +84,10 @@ def _load(library: Path) -> dict[str, object]:
     except OSError as error:
         raise VmxlabError(f"the built machine cannot be loaded: {error}") from None
     functions = {}
-    for name, (result, *arguments) in _SIGNATURES.items():
+    signatures = dict(_SIGNATURES)
+    if hasattr(loaded, "vmxlab_save"):
+        signatures |= _DEBUG_SIGNATURES
+    for name, (result, *arguments) in signatures.items():
         function = loaded[f"vmxlab_{name}"]
         function.restype, function.argtypes = result, arguments
         functions[name] = function
@@ -90,6 +105,9 @@ class Verilated:
         Bytes of RAM, a multiple of 8.
     cycles_per_tick : int
         As in the configuration the library was built for.
+
+    Only the library for debugging (``sim.model.debug_library_file``) has ``save``, ``restore``,
+    ``dump_waves`` and ``dump_stages``; it is slower.
 
     Members
     -------
@@ -256,6 +274,48 @@ class Verilated:
         buffer = (c_uint64 * (most * _RETIREMENT_WORDS))()
         count = self._functions["drain"](self._handle, ctypes.addressof(buffer), most)
         return bytes(memoryview(buffer).cast("B")[: count * RETIREMENT_BYTES])
+
+    def log_commits(self, path: Path | None, facts=None, gprs=None) -> None:
+        """Write the commit log to ``path`` until told None; see ``sim.commit_log``.
+
+        ``facts`` is a ctypes structure, ``gprs`` are the registers as they stand, if that is known.
+        Raises VmxlabError when something cannot be written.
+        """
+        values = gprs and (c_uint64 * 32)(*gprs)
+        places = (structure and ctypes.addressof(structure) for structure in (facts, values))
+        if not self._functions["log_commits"](self._handle, os.fsencode(path or ""), *places):
+            raise VmxlabError(f"cannot write the commit log{f' to {path}' if path else ''}")
+
+    # The library for debugging.
+
+    def save(self) -> bytes:
+        """The state of everything but RAM and observers, for ``restore`` of the same library."""
+        functions = self._functions
+        state = functions["save"](self._handle)
+        saved = ctypes.string_at(functions["state_bytes"](state), functions["state_length"](state))
+        functions["free_state"](state)
+        return saved
+
+    def restore(self, state: bytes) -> None:
+        """Go back to what ``save`` of the same library has given; RAM is left as it is."""
+        self._functions["restore"](self._handle, state, len(state))
+
+    def dump_waves(self, path: Path | None, first: int = 0, end: int = 0) -> None:
+        """Write an FST of the machine cycles from ``first`` until before ``end``; None closes it.
+
+        Raises VmxlabError when the file cannot be written.
+        """
+        if not self._functions["dump_waves"](self._handle, os.fsencode(path or ""), first, end):
+            raise VmxlabError(f"cannot write the waves to {path}")
+
+    def dump_stages(self, path: Path | None, first: int = 0, end: int = 0) -> None:
+        """Write who is where in the pipeline in those cycles; None closes it.
+
+        A record is the cycle and the port ``stages`` of the SoC, in little-endian 64-bit words.
+        Raises VmxlabError when the file cannot be written.
+        """
+        if not self._functions["dump_stages"](self._handle, os.fsencode(path or ""), first, end):
+            raise VmxlabError(f"cannot write the pipeline trace to {path}")
 
     @property
     def lost(self) -> int:

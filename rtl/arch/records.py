@@ -4,7 +4,7 @@ from enum import IntEnum
 
 from rtl.arch.layout import Layout
 
-__all__ = ["PARK", "RESUME", "RETIREMENT", "HostCommand", "ParkKind"]
+__all__ = ["PARK", "RESUME", "RETIREMENT", "STAGES", "HostCommand", "ParkKind"]
 
 
 class ParkKind(IntEnum):
@@ -70,5 +70,18 @@ RETIREMENT = Layout.packed("retirement",
     ("load", 1, "It read memory."),
     ("store", 1, "It wrote memory (a failed sc did not)."),
     ("size", 2, "Logarithm of the bytes accessed."),
+)
+
+# Who is where in the pipeline in one cycle, for observers; pc and bits are those of the instruction
+# in the issue stage, if there is one.
+STAGES = Layout.packed("stages",
+    ("pc", 64, "Its address."),
+    ("bits", 32, "Its bits as they stand in memory; a compressed one in bits 15:0."),
+    ("issuing", 1, "The issue stage holds an instruction."),
+    ("issued", 1, "It is in the execute stage from the next cycle on."),
+    ("executing", 1, "The execute stage holds one."),
+    ("executed", 1, "It is in the commit stage from the next cycle on."),
+    ("committing", 1, "The commit stage holds one, or takes the trap of one."),
+    ("retired", 1, "It retires in this cycle."),
 )
 # fmt: on

@@ -26,6 +26,7 @@ __all__ = [
 Park = struct_of(records.PARK)
 Resume = struct_of(records.RESUME)
 Retirement = struct_of(records.RETIREMENT)
+PipelineStages = struct_of(records.STAGES)
 HostCommand = enum_of(records.HostCommand, width=4)
 
 
@@ -82,24 +83,6 @@ class Written(data.Struct):
 
     valid: 1
     address: 32
-
-
-class PipelineStages(data.Struct):
-    """Who is where in the pipeline in this cycle, for observers; nothing depends on it.
-
-    ``pc`` and ``bits`` belong to the instruction in the issue stage, if ``issuing`` says that there
-    is one. ``issued`` and ``executed``: the instruction in that stage is in the next one from the
-    next cycle on. ``retired``: the instruction in the commit stage leaves it, and has retired.
-    """
-
-    pc: 64
-    bits: 32
-    issuing: 1
-    issued: 1
-    executing: 1
-    executed: 1
-    committing: 1
-    retired: 1
 
 
 class HartEvents(data.Struct):

@@ -77,6 +77,27 @@ uint64_t vmxlab_drain(Machine *machine, uint64_t *records, uint64_t most) {
     return machine->drain(records, most);
 }
 uint64_t vmxlab_lost(Machine *machine) { return machine->lost(); }
+int vmxlab_log_commits(Machine *machine, const char *path, const vmxlab::CommitLogFacts *facts,
+                       const uint64_t *gprs) {
+    return machine->log_commits(path, facts, gprs);
+}
+
+#ifdef VMXLAB_DEBUG
+// A copy of the machine's state, freed by vmxlab_free_state.
+std::string *vmxlab_save(Machine *machine) { return new std::string(machine->save()); }
+uint64_t vmxlab_state_length(const std::string *state) { return state->size(); }
+const char *vmxlab_state_bytes(const std::string *state) { return state->data(); }
+void vmxlab_free_state(std::string *state) { delete state; }
+void vmxlab_restore(Machine *machine, const void *bytes, uint64_t length) {
+    machine->restore(bytes, length);
+}
+int vmxlab_dump_waves(Machine *machine, const char *path, uint64_t from, uint64_t to) {
+    return machine->dump_waves(path, from, to);
+}
+int vmxlab_dump_stages(Machine *machine, const char *path, uint64_t from, uint64_t to) {
+    return machine->dump_stages(path, from, to);
+}
+#endif
 
 #pragma GCC visibility pop
 }  // extern "C"

@@ -24,9 +24,7 @@ Machine::Machine(uint64_t ram_size, uint32_t cycles_per_tick)
 void Machine::reset() {
     Ram::current = &ram_;
     ram_.clear();
-    top_.reset();
-    context_ = std::make_unique<VerilatedContext>();
-    top_ = std::make_unique<Top>(context_.get());
+    renew_top();
     status_ = Status{};
     events_ = 0;
     console_.clear();
@@ -36,7 +34,7 @@ void Machine::reset() {
     searched_ = 0;
     kept_ = next_ = lost_ = 0;
     tohost_armed_ = false;
-    observing_ = capacity_ || record_file_;
+    choose_observing();
 
     Top &top = *top_;
     ports::console_ready(top) = 1;
@@ -52,6 +50,26 @@ void Machine::reset() {
     publish();
 }
 
+void Machine::renew_top() {
+#ifdef VMXLAB_DEBUG
+    dump_waves("", 0, 0);
+    dump_stages("", 0, 0);
+#endif
+    top_.reset();
+    context_ = std::make_unique<VerilatedContext>();
+#ifdef VMXLAB_DEBUG
+    context_->traceEverOn(true);
+#endif
+    top_ = std::make_unique<Top>(context_.get());
+}
+
+void Machine::choose_observing() {
+    observing_ = tohost_armed_ || capacity_ || record_file_ || commit_log_;
+#ifdef VMXLAB_DEBUG
+    observing_ = observing_ || waves_ || stage_file_;
+#endif
+}
+
 // One cycle: the outputs before it are this cycle's, given the inputs they were last settled with.
 // The top is clocked by both edges (VMXLAB_CLOCK), so that a cycle is one evaluation.
 template <bool kObserve> void Machine::tick() {
@@ -62,6 +80,9 @@ template <bool kObserve> void Machine::tick() {
         events_ |= FINISHED;
     }
     if (kObserve && ports::retirement_valid(top)) retired();
+#ifdef VMXLAB_DEBUG
+    if (kObserve) dump();
+#endif
     top.clk ^= 1;
     top.eval();
 }
@@ -115,6 +136,7 @@ uint32_t Machine::run(uint64_t budget) {
 void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) {
     Ram::current = &ram_;
     if (charge && skip(charge)) charge = 0;
+    if (commit_log_) commit_log_->writes(rd, value);
     Top &top = *top_;
     ports::resume_payload_pc.set(ports::resume_payload(top), pc);
     ports::resume_payload_value.set(ports::resume_payload(top), value);
@@ -132,6 +154,7 @@ void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) 
 HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t data,
                            uint64_t *answer) {
     Ram::current = &ram_;
+    if (commit_log_ && write) commit_log_->writes_at(address, data);
     Top &top = *top_;
     auto &request = ports::host_request_payload(top);
     ports::host_request_payload_address.set(request, address);
@@ -248,7 +271,7 @@ void Machine::stop_at_text(std::string text) {
 void Machine::stop_at_tohost(uint32_t address, bool on) {
     tohost_armed_ = on;
     tohost_address_ = address;
-    observing_ = tohost_armed_ || capacity_ || record_file_;
+    choose_observing();
 }
 
 void Machine::retired() {
@@ -265,6 +288,7 @@ void Machine::retired() {
             events_ |= TOHOST;
         }
     }
+    if (commit_log_) commit_log_->retired(record);
     if (!capacity_ && !record_file_) return;
     uint64_t words[kRetirementWords];
     copy_words(words, record);
@@ -284,14 +308,26 @@ void Machine::observe(uint64_t capacity) {
     records_.assign(capacity * kRetirementWords, 0);
     records_.shrink_to_fit();
     kept_ = next_ = lost_ = 0;
-    observing_ = tohost_armed_ || capacity_ || record_file_;
+    choose_observing();
 }
 
 bool Machine::observe_to_file(const char *path) {
     bool wanted = *path;
     record_file_.reset(wanted ? std::fopen(path, "wb") : nullptr);
-    observing_ = tohost_armed_ || capacity_ || record_file_;
+    choose_observing();
     return !wanted || record_file_;
+}
+
+bool Machine::log_commits(const char *path, const CommitLogFacts *facts, const uint64_t *gprs) {
+    bool written = !commit_log_ || commit_log_->flush();
+    commit_log_.reset();
+    if (*path) {
+        FILE *file = std::fopen(path, "w");
+        written = file;
+        if (file) commit_log_ = std::make_unique<CommitLog>(file, *facts, gprs);
+    }
+    choose_observing();
+    return written;
 }
 
 uint64_t Machine::drain(uint64_t *records, uint64_t most) {

@@ -9,9 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include "commit_log.h"
 #include "ports.h"  // generated: accessors of the top's ports, places of their fields
 #include "ram.h"
 #include "verilated.h"
+#ifdef VMXLAB_DEBUG
+#include "verilated_fst_c.h"
+#endif
 
 namespace vmxlab {
 
@@ -68,6 +72,19 @@ class Machine {
     // Copies at most `most` of the kept records, oldest first, and forgets them.
     uint64_t drain(uint64_t *records, uint64_t most);
     uint64_t lost() const { return lost_; }
+    // Writes a line per retired instruction to a file, with the registers as they stand; an empty
+    // path ends that. False if something cannot be written.
+    bool log_commits(const char *path, const CommitLogFacts *facts, const uint64_t *gprs);
+
+#ifdef VMXLAB_DEBUG
+    // The whole machine but its RAM and its observers, as bytes.
+    std::string save();
+    void restore(const void *bytes, uint64_t length);
+    // Writes an FST, or a record of the pipeline per cycle, for machine cycles from `from` until
+    // before `to`; an empty path ends that. False if the file cannot be written.
+    bool dump_waves(const char *path, uint64_t from, uint64_t to);
+    bool dump_stages(const char *path, uint64_t from, uint64_t to);
+#endif
 
     const Status &status() const { return status_; }
     Ram &ram() { return ram_; }
@@ -90,6 +107,11 @@ class Machine {
     void fire_trigger();
     void retired();
     void publish();
+    void renew_top();
+    void choose_observing();
+#ifdef VMXLAB_DEBUG
+    void dump();
+#endif
 
     Ram ram_;
     uint32_t cycles_per_tick_;
@@ -108,6 +130,16 @@ class Machine {
     std::vector<uint64_t> records_;
     uint64_t capacity_ = 0, kept_ = 0, next_ = 0, lost_ = 0;
     std::unique_ptr<FILE, CloseFile> record_file_;
+    std::unique_ptr<CommitLog> commit_log_;
+
+#ifdef VMXLAB_DEBUG
+    struct Window {
+        uint64_t from = 0, to = 0, next = 0;
+    };
+    std::unique_ptr<VerilatedFstC> waves_;
+    std::unique_ptr<FILE, CloseFile> stage_file_;
+    Window wave_window_, stage_window_;
+#endif
 };
 
 }  // namespace vmxlab
