@@ -78,7 +78,7 @@ def place_and_route(
     def build(folder: Path) -> None:
         shutil.copyfile(netlist, folder / _NETLIST)
         log = folder / "nextpnr.log"
-        with log.open("w") as output:
+        with log.open("w", buffering=1) as output:
             status, complaint = _converse(folder, [*options, *files], output, say)
         if status or not (folder / _REPORT).exists():
             kept = build_folder() / "failed.log"
