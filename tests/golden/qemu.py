@@ -175,6 +175,8 @@ def follow(states: list[State], segments) -> int:
         traps = list(after.traps)
         # QEMU may show a state, and take an interrupt before the instruction.
         if not (traps and traps[0].interrupt and traps[0].pc == before.pc):
+            if hart.due >= 0:
+                _differ(hart, before, [f"interrupt {hart.due} against none"])
             hart.step()
             steps += 1
             i = hart.executed

@@ -26,6 +26,8 @@ DATA_COUNT = 4
 WORD = (1 << 64) - 1
 #: Where a probe goes on once it has trapped.
 BACK = 27
+#: Entries of a vectored trap handler.
+_VECTORS = 16
 POINTER, VALUE, SCRATCH, RESULT = 5, 6, 7, 10
 LOADS = ("lb", "lh", "lw", "ld", "lbu", "lhu", "lwu", "lr.d", "lr.w")
 STORES = ("sb", "sh", "sw", "sd", "amoadd.d", "amoswap.w", "amomaxu.d")
@@ -36,13 +38,10 @@ _BARE = (DATA, RAM + 0x1000_0000, 1 << 40, 1 << 56, 1 << 63)
 _ALL = WORD
 _PLAIN = {
     "mscratch": _ALL,
-    "sscratch": _ALL,
     "mtval": _ALL,
-    "stval": _ALL,
-    "mcause": 0x8000_0000_0000_001F,
     "scause": 0x8000_0000_0000_001F,
     "mie": CSRS["mie"].writable,
-    "sie": CSRS["mie"].writable,
+    "sie": _ALL,
     "mideleg": DELEGABLE_INTERRUPTS,
     "mip": 2,
     "sip": 2,
@@ -52,7 +51,7 @@ _PLAIN = {
     "satp": 0,
 }
 #: CSRs that are read only, or that no write may touch here.
-_READ = ("sstatus", "mhartid", "misa", "medeleg", "cycle", "time", "senvcfg")
+_READ = ("sstatus", "mhartid", "misa", "medeleg", "senvcfg", *("cycle", "time", "instret") * 3)
 #: Numbers no CSR has.
 _ABSENT = (CSRS["pmpcfg0"].number + 1, 0x5C0, 0x800, 0xC20, 0x302 | 0x400)
 
@@ -70,10 +69,17 @@ class _Program:
     def constant(self, rd, value):
         """rd = any 64-bit number."""
         code = self.code
-        code.load_address(rd, value >> 32)
-        code.add("slli", rd=rd, rs1=rd, imm=32)
-        code.load_address(31, value & 0xFFFF_FFFF)
-        code.add("or", rd=rd, rs1=rd, rs2=31)
+        low, high = value & 0xFFFF_FFFF, value >> 32
+        if value < 1 << 11:
+            code.add("addi", rd=rd, imm=value)
+        elif not high:
+            code.load_address(rd, low)
+        else:
+            self.constant(rd, high)
+            code.add("slli", rd=rd, rs1=rd, imm=32)
+            if low:
+                self.constant(31, low)
+                code.add("or", rd=rd, rs1=rd, rs2=31)
 
     def write(self, csr, value):
         self.constant(SCRATCH, value)
@@ -88,7 +94,7 @@ class _Program:
         code.label(over)
 
 
-def privileged_program(seed: int, probes: int = 60) -> bytes:
+def privileged_program(seed: int, probes: int = 100) -> bytes:
     """The bytes of RAM from its start."""
     program = _Program(seed)
     _start(program)
@@ -106,8 +112,18 @@ def privileged_program(seed: int, probes: int = 60) -> bytes:
 
 def _start(program):
     code = program.code
-    # The handler is out of the way of what follows. It returns to M-mode, at BACK.
+    # The handlers are out of the way of what follows, behind an entry for each interrupt. M-mode's
+    # returns to M-mode, at BACK.
     code.add("jal", to="begin")
+    while code.here % 64:
+        code.add("addi")
+    code.label("machine")
+    for _ in range(_VECTORS):
+        code.add("jal", to="handler")
+    # S-mode's gives up to M-mode: calls from S are never delegated.
+    code.label("supervisor")
+    for _ in range(_VECTORS):
+        code.add("ecall")
     code.label("handler")
     code.add("csrrs", rd=RESULT, csr=CSRS["mcause"].number)
     code.add("csrrw", rs1=BACK, csr=CSRS["mepc"].number)
@@ -115,15 +131,8 @@ def _start(program):
     code.load_address(RESULT, MSTATUS["mpp"].mask)
     code.add("csrrs", rs1=RESULT, csr=CSRS["mstatus"].number)
     code.add("mret")
-    # S-mode's handler gives up to M-mode: calls from S are never delegated.
-    while code.here % 64:
-        code.add("addi")
-    code.label("supervisor")
-    code.add("csrrs", rd=RESULT, csr=CSRS["scause"].number)
-    code.add("ecall")
     code.label("begin")
-    code.load_address(POINTER, code.address("handler"))
-    code.add("csrrw", rs1=POINTER, csr=CSRS["mtvec"].number)
+    program.write("mtvec", code.address("machine"))
     program.write("stvec", code.address("supervisor"))
     program.write("stimecmp", WORD)
     program.write("pmpaddr0", WORD)
@@ -133,6 +142,12 @@ def _start(program):
 def _finish(program):
     code = program.code
     program.write("satp", 0)
+    # Read the tables: A and D may have been set.
+    for table in range(TABLE_COUNT):
+        for first in (0, 8 * 504):
+            code.load_address(POINTER, TABLES + PAGE * table + first)
+            for entry in range(8):
+                code.add("ld", rd=RESULT, rs1=POINTER, imm=8 * entry)
     code.load_address(POINTER, FINISHER)
     code.load_address(VALUE, 0x5555)
     code.add("sw", rs1=POINTER, rs2=VALUE)
@@ -161,8 +176,8 @@ def _context(program, mode=SatpMode.SV39):
     program.write("satp", satp if mode else 0)
     keep = 1 << Exception_.ECALL_FROM_SUPERVISOR
     program.write("medeleg", rng.getrandbits(16) & DELEGABLE_EXCEPTIONS & ~keep)
-    program.write("mie", 0)
-    program.write("stvec", program.code.address("supervisor"))
+    for vector, handler in (("mtvec", "machine"), ("stvec", "supervisor")):
+        program.write(vector, program.code.address(handler) | rng.randrange(2))
 
 
 def _status(rng, **fixed):
@@ -171,14 +186,21 @@ def _status(rng, **fixed):
 
 
 def _data_probe(program):
-    """A load or store in M-mode with MPRV, or at the level itself."""
-    rng, code = program.random, program.code
+    """Loads and stores in M-mode, with MPRV most of the time."""
+    rng = program.random
     mode = rng.choice((SatpMode.SV39,) * 4 + (SatpMode.BARE,))
     _context(program, mode)
-    back = program.label()
     program.constant(VALUE, rng.getrandbits(64))
+    for _ in range(4):
+        _access(program, mode)
+    program.write("mstatus", MSTATUS.encode(mpp=Privilege.MACHINE))
+
+
+def _access(program, mode):
+    rng, code = program.random, program.code
+    back = program.label()
     name = rng.choice(LOADS + STORES)
-    level = rng.choice((Privilege.USER, Privilege.SUPERVISOR, Privilege.MACHINE))
+    level = rng.choice((Privilege.USER, Privilege.SUPERVISOR) * 3 + (Privilege.MACHINE,))
     program.set_back(back)
     bare = mode == SatpMode.BARE or level == Privilege.MACHINE
     program.constant(POINTER, rng.choice(_BARE) + 8 * rng.randrange(512) if bare else _address(rng))
@@ -193,7 +215,6 @@ def _data_probe(program):
         operands["rd"] = RESULT
     code.add(name, **operands)
     code.label(back)
-    program.write("mstatus", MSTATUS.encode(mpp=Privilege.MACHINE))
 
 
 def _fetch_probe(program):
@@ -223,7 +244,7 @@ def _csr_probe(program):
     program.write("scounteren", rng.getrandbits(3))
     back, there = program.label(), program.label()
     program.set_back(back)
-    level = rng.choice((Privilege.USER, Privilege.SUPERVISOR, Privilege.MACHINE))
+    level = rng.choice((Privilege.USER,) * 2 + (Privilege.SUPERVISOR,) * 2 + (Privilege.MACHINE,))
     values = [rng.getrandbits(64) for _ in range(3)]
     if rng.random() < 0.3:
         program.write("mideleg", rng.getrandbits(12) & DELEGABLE_INTERRUPTS)
@@ -288,13 +309,13 @@ def _tables(rng, image):
             frame = DATA + PAGE * rng.randrange(DATA_COUNT)
             if level and rng.random() < 0.8:
                 frame = frame >> 12 + 9 * level << 12 + 9 * level
-            flags = rng.choice(("r", "x", "rw", "rx", "rwx", "rwx", "w", "wx"))
+            flags = rng.choice(("r", "x", "x", "rw", "rx", "rwx", "rwx", "w", "wx"))
             pte = PTE.encode(
                 v=1, u=rng.randrange(2), g=rng.randrange(2), a=rng.random() < 0.8,
                 d=rng.random() < 0.7, ppn=frame >> 12, **dict.fromkeys(flags, 1),
             )  # fmt: skip
-        if rng.random() < 0.05:
-            pte ^= 1 << rng.choice((0, 4, 6, 7, 54, 60, 61, 63))
+        if rng.random() < 0.08:
+            pte ^= 1 << rng.choice((0, 4, 4, 6, 7, 54, 61, 63))
         return pte
 
     for number in range(TABLE_COUNT):
