@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +18,10 @@ __all__ = [
     "UsageError",
     "add_guest_options",
     "charge_factor",
+    "check_writable",
     "choose",
     "cycle_budget",
+    "cycle_number",
     "guest_name",
     "input_bytes",
     "memory_size",
@@ -77,12 +80,24 @@ def memory_size(text: str) -> int:
     return size
 
 
-def cycle_budget(text: str) -> int:
-    """A positive number of cycles; K, M and G are powers of 1000."""
-    found = re.fullmatch(r"(-?[\d_]+)\s*([KMG]?)", text.strip(), re.IGNORECASE)
+def _cycles(text: str) -> int:
+    found = re.fullmatch(r"(-?\d[\d_]*)\s*([KMG]?)", text.strip(), re.IGNORECASE)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of cycles")
-    cycles = int(found[1]) * 1000 ** (_UNITS[found[2].upper()] // 10)
+    return int(found[1].replace("_", "")) * 1000 ** (_UNITS[found[2].upper()] // 10)
+
+
+def cycle_number(text: str) -> int:
+    """A number of cycles, not negative; K, M and G are powers of 1000."""
+    cycles = _cycles(text)
+    if cycles < 0:
+        raise argparse.ArgumentTypeError(f"cycle {text}: the number must not be negative")
+    return cycles
+
+
+def cycle_budget(text: str) -> int:
+    """A positive number of cycles; K, M and G are powers of 1000."""
+    cycles = _cycles(text)
     if cycles <= 0:
         raise argparse.ArgumentTypeError(f"a budget of {text} cycles: it must be positive")
     return cycles
@@ -107,6 +122,15 @@ def text_bytes(text: str) -> bytes:
     return b"".join(
         _ESCAPES[part] if place % 2 else part.encode() for place, part in enumerate(parts)
     )
+
+
+def check_writable(path: Path) -> None:
+    """Say before a long run that its result could not be written. Raises VmxlabError."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise VmxlabError(f"cannot write {path}: no such folder, or it is one")
+    place = path if path.exists() else path.absolute().parent
+    if not os.access(place, os.W_OK):
+        raise VmxlabError(f"cannot write {path}: permission denied")
 
 
 def input_bytes(text: str) -> bytes:

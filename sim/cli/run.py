@@ -4,16 +4,26 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sim.cli.options import UsageError, add_guest_options, guest_name, technique_name
+from sim.cli.debug_options import add_debug_options, chosen_observers
+from sim.cli.options import (
+    UsageError,
+    add_guest_options,
+    check_writable,
+    guest_name,
+    technique_name,
+)
 from sim.cli.session import open_machine, run_guest
+from sim.debugging import WatchedMachine
 from sim.elf import format_signature
 from sim.errors import VmxlabError
+from sim.gdb import GdbMachine, GdbServer
 from sim.guests import GUESTS, Guest, GuestOptions, bare_program
 from sim.profile import print_table, profile_table
 from sim.results import RUN_SCHEMA, Run, exit_document, run_document, write_json
+from sw_vmm.machine import Machine
 
 __all__ = ["add_parser", "exit_code", "load_guest"]
 
@@ -41,6 +51,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result")
     parser.add_argument("--exits", metavar="FILE", type=Path, help="write one line per exit")
+    add_debug_options(parser)
     parser.set_defaults(command=_run)
 
 
@@ -86,14 +97,13 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("give either a GUEST or --elf FILE")
     for path in (arguments.json, arguments.exits, arguments.signature):
         if path is not None:
-            _check_writable(path)
+            check_writable(path)
     guest = load_guest(arguments, arguments.elf)
     if arguments.signature and guest.signature is None:
         raise VmxlabError(
             f"{guest.name} declares no signature (symbols begin_signature and end_signature)"
         )
-    machine = open_machine(guest.ram_size)
-    with _exit_lines(arguments.exits) as on_exit:
+    with _exit_lines(arguments.exits) as on_exit, _machine(arguments, guest) as machine:
         run = run_guest(
             machine,
             guest,
@@ -101,7 +111,10 @@ def _run(arguments: argparse.Namespace) -> int:
             charge=arguments.charge,
             on_exit=on_exit,
             console=sys.stdout.buffer,
+            quiet=arguments.gdb is not None,
         )
+        if isinstance(machine, GdbMachine):
+            machine.tell_exit(exit_code(run))
     if arguments.signature:
         _write(arguments.signature, format_signature(run.signature))
     if arguments.json:
@@ -110,10 +123,19 @@ def _run(arguments: argparse.Namespace) -> int:
     return exit_code(run)
 
 
-def _check_writable(path: Path) -> None:
-    """Say before a long run that its result could not be written."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise VmxlabError(f"cannot write {path}: no such folder, or it is one")
+@contextmanager
+def _machine(arguments: argparse.Namespace, guest: Guest) -> Iterator[Machine]:
+    """The machine, observed and under a debugger as the command line wants it."""
+    observers = chosen_observers(arguments, guest)
+    with ExitStack() as stack:
+        server = None
+        if arguments.gdb is not None:
+            server = stack.enter_context(GdbServer(arguments.gdb))
+        debug = {"debug": True} if observers.needs_debug else {}
+        machine = open_machine(guest.ram_size, **debug)
+        if observers.any:
+            machine = stack.enter_context(WatchedMachine(machine, observers))
+        yield machine if server is None else GdbMachine(machine, server, _say)
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,11 +26,14 @@ _FIRST_WORD, _INTERVAL = 2.0, 30.0
 _LOOK = 0.2
 
 
-def open_machine(guest_ram: int) -> Machine:
-    """The simulated machine with so much RAM for the guest; built first when it must be."""
+def open_machine(guest_ram: int, *, debug: bool = False) -> Machine:
+    """The simulated machine with so much RAM for the guest; built first when it must be.
+
+    ``debug`` takes the library that snapshots, waves and pipeline traces need.
+    """
     from sim.library import LibraryMachine
 
-    return LibraryMachine(SocConfig(), ram_size=guest_ram + MONITOR_SIZE)
+    return LibraryMachine(SocConfig(), ram_size=guest_ram + MONITOR_SIZE, debug=debug)
 
 
 def charge_model(machine: Machine, technique: str, factor: float) -> ChargeModel:
