@@ -1,7 +1,7 @@
 """The performance counters: mhpmcounter and mhpmevent."""
 
 from amaranth import *
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.arch.layout import Field, Layout
@@ -37,10 +37,10 @@ class PerformanceCounters(wiring.Component):
     inhibit : In
         Bit n: counter n does not count this cycle.
     skip : In(Skip)
-        So many cycles pass at once, all the host's (``stall_host``).
+        So many cycles pass at once, all the host's (``stall_host``); ``events`` are zero then.
     counter_write, event_write : In
-        Strobes by counter: ``value`` is written to it, or to its event selector. What happens
-        in that cycle is not counted.
+        Strobes by counter: ``value`` is written to it, or to its event selector. It does not count
+        what happens in that cycle.
     counters, selectors : Out
         The registers.
     """
@@ -51,24 +51,29 @@ class PerformanceCounters(wiring.Component):
     counter_write: In(COUNTER_COUNT)
     event_write: In(COUNTER_COUNT)
     value: In(64)
-    counters: Out(data.ArrayLayout(64, COUNTER_COUNT))
-    selectors: Out(data.ArrayLayout(_SELECTOR_WIDTH, COUNTER_COUNT))
+    counters: Out(64).array(COUNTER_COUNT)
+    selectors: Out(_SELECTOR_WIDTH).array(COUNTER_COUNT)
 
     def elaborate(self, platform):
         m = Module()
-        events = self.events.as_value()
-        skipped = Signal(len(self.skip.cycles))
-        m.d.sync += skipped.eq(self.skip.cycles)
+        # Registered before anything is chosen: what happens in a cycle is known late in it.
+        events, skipped = Signal(1 << _SELECTOR_WIDTH), Signal()
+        enabled = Signal(COUNTER_COUNT)
+        amount = Signal(len(self.skip.cycles), init=1)
+        m.d.sync += [
+            events.eq(self.events),
+            enabled.eq(~(self.inhibit | self.counter_write | self.event_write)),
+            skipped.eq(self.skip.valid),
+            amount.eq(Mux(self.skip.valid, self.skip.cycles, 1)),
+        ]
+        seen = Signal.like(events)
+        m.d.comb += seen.eq(events | skipped << int(Stall.HOST))
         for n in range(COUNTER_COUNT):
             counter, selector = self.counters[n], self.selectors[n]
-            happens, skips = Signal(name=f"happens{n}"), Signal(name=f"skips{n}")
-            m.d.sync += [
-                happens.eq(events.bit_select(selector, 1) & ~self.inhibit[n] & ~self.skip.valid),
-                skips.eq(self.skip.valid & (selector == int(Stall.HOST)) & ~self.inhibit[n]),
-                counter.eq(counter + Mux(skips, skipped, happens)),
-            ]
+            with m.If(enabled[n] & seen.bit_select(selector, 1)):
+                m.d.sync += counter.eq(counter + amount)
             with m.If(self.counter_write[n]):
-                m.d.sync += [counter.eq(self.value), happens.eq(0), skips.eq(0)]
+                m.d.sync += counter.eq(self.value)
             with m.If(self.event_write[n]):
                 m.d.sync += selector.eq(self.value)
         return m

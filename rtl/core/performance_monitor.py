@@ -4,7 +4,7 @@ from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch.performance import STALLS, Stall
+from rtl.arch.performance import PERFORMANCE_EVENTS, STALLS, Stall
 from rtl.core.decode import MemoryOperation, SystemOperation, Unit
 from rtl.core.performance_counters import PerformanceEvents
 
@@ -137,14 +137,12 @@ class PerformanceMonitor(wiring.Component):
             m.d.comb += cause.eq(Stall.WFI)
         with m.Else():
             self._awaited(m, cause, unit)
-        with m.If(self.advance & ~self.retired):
-            with m.Switch(cause):
-                for stall in STALLS:
-                    with m.Case(stall.number):
-                        m.d.comb += self.events[stall.name].eq(1)
-
-        self._instructions(m, unit, operation)
-        self._accesses(m)
+        # All bits at once: simulation is slow at putting a word together bit by bit.
+        stalled = Signal()
+        m.d.comb += stalled.eq(self.advance & ~self.retired)
+        others = self._instructions(m, unit, operation) | self._accesses(m)
+        bits = [others.get(event.name, 0) for event in PERFORMANCE_EVENTS[len(STALLS) :]]
+        m.d.comb += self.events.eq(Cat((stalled << cause)[: 1 + len(STALLS)], *bits))
         return m
 
     def _awaited(self, m, cause, unit, *, operand=False):
@@ -219,41 +217,38 @@ class PerformanceMonitor(wiring.Component):
         return stall
 
     def _instructions(self, m, unit, operation):
-        """Count what retires."""
+        """Events of what retires, by name."""
         wrong, taken = Signal(), Signal()
         wrong_here = Signal()  # the instruction in the execute stage was predicted wrongly
-        execute, events = self.execute, self.events
+        execute, retired = self.execute, self.retired
         m.d.sync += wrong_here.eq((wrong_here | self.mispredicted) & ~execute.leaves & ~self.killed)
         with m.If(execute.leaves):
             m.d.sync += [taken.eq(execute.taken), wrong.eq(wrong_here | self.mispredicted)]
-        with m.If(self.retired):
-            m.d.comb += events.mispredict.eq(wrong)
-            with m.Switch(unit):
-                with m.Case(Unit.BRANCH):
-                    m.d.comb += [events.branch.eq(1), events.branch_taken.eq(taken)]
-                with m.Case(Unit.JUMP, Unit.JUMP_REGISTER):
-                    m.d.comb += events.jump.eq(1)
-                with m.Case(Unit.MEMORY):
-                    is_store = (operation == MemoryOperation.STORE.value) | (
-                        operation == MemoryOperation.STORE_CONDITIONAL.value
-                    )
-                    m.d.comb += [
-                        events.load.eq(~is_store),
-                        events.store.eq(is_store | (operation == MemoryOperation.AMO.value)),
-                    ]
+        branch = retired & (unit == Unit.BRANCH)
+        memory = retired & (unit == Unit.MEMORY)
+        store = (operation == MemoryOperation.STORE.value) | (
+            operation == MemoryOperation.STORE_CONDITIONAL.value
+        )
+        return {
+            "branch": branch,
+            "branch_taken": branch & taken,
+            "jump": retired & ((unit == Unit.JUMP) | (unit == Unit.JUMP_REGISTER)),
+            "mispredict": retired & wrong,
+            "load": memory & ~store,
+            "store": memory & (store | (operation == MemoryOperation.AMO.value)),
+        }
 
     def _accesses(self, m):
-        """Count misses and walks, but not those of a frozen hart's host."""
-        events = self.events
+        """Misses and walks, by name, but not those of a frozen hart's host."""
         walked = Signal()
         m.d.sync += walked.eq(self.walking)
-        with m.If(~self.hold):
-            m.d.comb += [
-                events.instruction_cache_miss.eq(self.fetch.miss),
-                events.data_cache_miss.eq(self.data.miss),
-                events.instruction_tlb_miss.eq(self.fetch.walk),
-                events.data_tlb_miss.eq(self.data.walk),
-                events.walk.eq(self.walking & ~walked),
-                events.walk_read.eq(self.walk_read),
-                events.walk_cycle.eq(self.walking & self.advance),
-            ]
+        runs = ~self.hold
+        return {
+            "instruction_cache_miss": runs & self.fetch.miss,
+            "data_cache_miss": runs & self.data.miss,
+            "instruction_tlb_miss": runs & self.fetch.walk,
+            "data_tlb_miss": runs & self.data.walk,
+            "walk": runs & self.walking & ~walked,
+            "walk_read": runs & self.walk_read,
+            "walk_cycle": runs & self.walking & self.advance,
+        }

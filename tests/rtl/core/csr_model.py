@@ -32,8 +32,9 @@ class CsrModel:
         self.software = 0  # SSIP, STIP and SEIP as software set them
         self.lines = {"msi": 0, "mti": 0, "sei": 0, "mei": 0}
         self.time = 0
-        #: What the event counters count at the end of the next cycle.
-        self.counted = dict.fromkeys(COUNTERS, 0)
+        # What the event counters count at the end of the next cycle, and which of them.
+        self.seen, self.amount = 0, 1
+        self.counts = dict.fromkeys(COUNTERS, False)
 
     def status(self, name):
         return MSTATUS[name].extract(self.mstatus)
@@ -135,13 +136,12 @@ class CsrModel:
         if not inhibit & 4 and written != NUMBER["minstret"]:
             self.minstret = self.minstret + retired & ALL
         for n in COUNTERS:
-            name, event = f"mhpmcounter{n}", self.held[f"mhpmevent{n}"]
-            self.held[name] = self.held[name] + self.counted[n] & ALL
-            happens = events >> event & 1
-            if skip:
-                happens = skip if event == HOST_EVENT else 0
-            stands = inhibit >> n & 1 or written == NUMBER[name]
-            self.counted[n] = 0 if stands else happens
+            counter, selector = f"mhpmcounter{n}", f"mhpmevent{n}"
+            if self.counts[n] and self.seen >> self.held[selector] & 1:
+                self.held[counter] = self.held[counter] + self.amount & ALL
+            touched = written in (NUMBER[counter], NUMBER[selector])
+            self.counts[n] = not (inhibit >> n & 1 or touched)
+        self.seen, self.amount = (1 << HOST_EVENT, skip) if skip else (events, 1)
 
     def trap_target(self, interrupt, code):
         """(to M-mode, vector)"""
