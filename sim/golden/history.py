@@ -7,6 +7,7 @@ table entries as they were at any time since the last SFENCE.VMA that names them
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from rtl.arch.paging import PAGE_BITS, VPN_BITS
 from sim.golden.translation import Entry
 
 __all__ = ["History"]
@@ -90,7 +91,7 @@ class History:
         """When the last fence ruled such an entry out."""
         if not entry.leaf:
             return self._fenced_pointers(asid)
-        shift = 12 + 9 * entry.level
+        shift = PAGE_BITS + VPN_BITS * entry.level
         for fence in reversed(self._fences):
             if fence.gva is not None and fence.gva >> shift != gva >> shift:
                 continue
