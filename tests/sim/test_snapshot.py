@@ -66,8 +66,10 @@ def to_the_end(machine):
 
 
 def restored(path, queue):
-    """In a process of its own: the rest of the run, of a machine that has done other things."""
-    machine = started()
+    """In a process of its own: the rest of the run, of a machine that had other memory and did other things."""
+    machine = LibraryMachine(SocConfig(), ram_size=SIZE, debug=True)
+    machine.write_memory(0x8000_0000, b"\xa5" * SIZE)
+    machine.resume(0x8000_0000)
     machine.run(777)
     machine.restore_snapshot(path)
     machine.trace(TRACED)
