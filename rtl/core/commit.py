@@ -134,11 +134,19 @@ class CommitStage(wiring.Component):
         flush = Signal()
         result = Signal(64)
 
+        # Operands, the late ones caught from write-back in the first cycle.
+        rs1, rs2 = Signal(64), Signal(64)
+        for operand, value, late in (
+            (rs1, inst.rs1, inst.rs1_late),
+            (rs2, inst.rs2, inst.rs2_late),
+        ):
+            m.d.comb += operand.eq(Mux(late, self.write_back_value, value))
+            m.d.sync += [value.eq(operand), late.eq(0)]
         m.submodules.multiplier = multiplier = Multiplier()
         m.d.comb += [
             multiplier.operation.eq(Cat(inst.operation[:2], inst.word)),
-            multiplier.a.eq(inst.rs1),
-            multiplier.b.eq(inst.rs2),
+            multiplier.a.eq(rs1),
+            multiplier.b.eq(rs2),
         ]
 
         # What is decided before the instruction begins. A stop is taken from a waiting wfi too,
@@ -203,9 +211,9 @@ class CommitStage(wiring.Component):
         with m.Elif(state == _State.TRAP):
             m.d.sync += state.eq(_State.RUN)
 
-        self._memory(m, inst, going & first)
+        self._memory(m, inst, rs2, going & first)
         self._csr(m, inst)
-        self._trap(m, state, inst, trap, take, cause, stopping)
+        self._trap(m, state, inst, rs1, rs2, trap, take, cause, stopping)
 
         # Where control goes on.
         m.d.comb += self.redirect.pc.eq(next_pc)
@@ -244,7 +252,7 @@ class CommitStage(wiring.Component):
 
         # Write-back.
         m.d.sync += [self.rd.eq(Mux(done, inst.rd, 0)), self.write_back_value.eq(result)]
-        self._retire(m, state, inst, trap, done, result)
+        self._retire(m, state, inst, rs2, trap, done, result)
         return m
 
     def _system(self, m, inst, raise_, done, flush):
@@ -297,13 +305,13 @@ class CommitStage(wiring.Component):
             self.invalidate.payload.asid.eq(inst.rs2),
         ]
 
-    def _memory(self, m, inst, starts):
+    def _memory(self, m, inst, rs2, starts):
         m.d.comb += [
             self.memory.operation.eq(inst.operation),
             self.memory.funct3.eq(inst.funct3),
             self.memory.funct5.eq(inst.funct5),
             self.memory.address.eq(inst.result),
-            self.memory.data.eq(inst.rs2),
+            self.memory.data.eq(rs2),
             self.memory_start.eq(starts & (inst.unit == Unit.MEMORY)),
             self.memory_indexed.eq(inst.indexed),
         ]
@@ -320,7 +328,7 @@ class CommitStage(wiring.Component):
             ),
         ]
 
-    def _trap(self, m, state, inst, trap, take, cause, stopping):
+    def _trap(self, m, state, inst, rs1, rs2, trap, take, cause, stopping):
         """Latch the trap decided; one cycle later it is taken, and may halt the hart."""
         halted = Signal(Halt)
         with m.If(take | stopping):
@@ -331,8 +339,8 @@ class CommitStage(wiring.Component):
                 halted.bits.eq(inst.bits),
                 halted.compressed.eq(inst.compressed),
                 halted.fetched.eq(inst.fault == Fault.NONE),
-                halted.rs1.eq(inst.rs1),
-                halted.rs2.eq(inst.rs2),
+                halted.rs1.eq(rs1),
+                halted.rs2.eq(rs2),
                 halted.privilege.eq(self.privilege),
             ]
         with m.If(take):
@@ -356,7 +364,7 @@ class CommitStage(wiring.Component):
             self.halt.valid.eq(self.trapped_park | stopped),
         ]
 
-    def _retire(self, m, state, inst, trap, done, result):
+    def _retire(self, m, state, inst, rs2, trap, done, result):
         """The record of what retired, or of the trap taken instead, one cycle late."""
         record, port = self.retirement.record, self.retirement
         is_memory = inst.unit == Unit.MEMORY
@@ -373,7 +381,7 @@ class CommitStage(wiring.Component):
                 record.store.eq(is_memory & self.memory_stored),
                 record.address.eq(self.memory_physical),
                 record.size.eq(inst.funct3[:2]),
-                record.data.eq(inst.rs2),
+                record.data.eq(rs2),
             ]
         with m.If(self.trapped):
             halted = self.halt

@@ -15,11 +15,15 @@ __all__ = ["Bypass", "IssueStage", "Issued", "Producer"]
 
 
 class Bypass(enum.Enum, shape=2):
-    """Where the execute stage finds an operand in the first cycle of the instruction."""
+    """Where the execute stage finds an operand in the first cycle of the instruction.
+
+    LATE: the execute stage does without; the commit stage finds it in write-back.
+    """
 
     NONE = 0
     COMMIT = 1
     WRITE_BACK = 2
+    LATE = 3
 
 
 class Producer(data.Struct):
@@ -124,15 +128,21 @@ class IssueStage(wiring.Component):
             m.d.comb += [issued.unit.eq(decoder.unit), issued.rd.eq(decoder.rd)]
 
         stalls = []
-        for number, bypass in (
-            (decoder.rs1, issued.rs1_bypass),
-            (decoder.rs2, issued.rs2_bypass),
+        # Factors, and the data of stores, are needed in the commit stage only.
+        multiplies = decoder.unit == Unit.MULTIPLY
+        for number, bypass, patient in (
+            (decoder.rs1, issued.rs1_bypass, multiplies),
+            (decoder.rs2, issued.rs2_bypass, multiplies | (decoder.unit == Unit.MEMORY)),
         ):
             stall = Signal()
             with m.If(number == 0):
                 m.d.comb += bypass.eq(Bypass.NONE)
             with m.Elif(number == self.executing.rd):
-                m.d.comb += [bypass.eq(Bypass.COMMIT), stall.eq(self.executing.late)]
+                m.d.comb += bypass.eq(Bypass.COMMIT)
+                with m.If(self.executing.late & patient):
+                    m.d.comb += bypass.eq(Bypass.LATE)
+                with m.Elif(self.executing.late):
+                    m.d.comb += stall.eq(1)
             with m.Elif(number == self.committing.rd):
                 m.d.comb += [
                     bypass.eq(Bypass.WRITE_BACK),

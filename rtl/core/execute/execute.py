@@ -21,7 +21,8 @@ class Executed(data.Struct):
     """An instruction on its way to the commit stage.
 
     ``result`` is what it writes to rd or, for memory instructions, the address accessed.
-    ``indexed`` says that the data cache has been given the page offset already.
+    ``rs1_late`` and ``rs2_late`` say that write-back holds that operand in the first
+    cycle of the commit stage. ``indexed`` says that the data cache has been given the page offset already.
     """
 
     pc: 64
@@ -39,6 +40,8 @@ class Executed(data.Struct):
     result: 64
     rs1: 64
     rs2: 64
+    rs1_late: 1
+    rs2_late: 1
     indexed: 1
 
 
@@ -96,7 +99,10 @@ class ExecuteStage(wiring.Component):
                     m.d.comb += operand.eq(self.write_back_value)
                 with m.Default():
                     m.d.comb += operand.eq(value)
-            m.d.sync += [value.eq(operand), bypass.eq(Bypass.NONE)]
+            m.d.sync += value.eq(operand)
+            # The maker of a late operand leaves the commit stage just when this one enters it.
+            with m.If(bypass != Bypass.LATE):
+                m.d.sync += bypass.eq(Bypass.NONE)
             values.append(operand)
         rs1, rs2 = values
 
@@ -146,6 +152,8 @@ class ExecuteStage(wiring.Component):
             executed.result.eq(result),
             executed.rs1.eq(rs1),
             executed.rs2.eq(rs2),
+            executed.rs1_late.eq(issued.rs1_bypass == Bypass.LATE),
+            executed.rs2_late.eq(issued.rs2_bypass == Bypass.LATE),
             executed.indexed.eq(self.index.valid & self.index.ready),
             self.o.valid.eq(valid & ready & ~self.kill),
             self.i.ready.eq(~valid | (ready & self.o.ready)),
@@ -195,7 +203,7 @@ class ExecuteStage(wiring.Component):
             update.kind.eq(issued.kind),
             update.target.eq(target),
             update.taken.eq(taken),
-            update.history.eq(prediction.history),
+            update.looked_up.eq(prediction.looked_up),
             update.direction.eq(prediction.direction),
             repair.valid.eq(self.redirect.valid),
             repair.history.eq(prediction.history),

@@ -8,6 +8,7 @@ from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import PAGE_BITS
 from rtl.bus.register_bus import RegisterBus
 from rtl.core.frontend.instruction_cache import FetchAccess, FetchResult
+from rtl.core.frontend.next_packet import NextPacket
 from rtl.core.frontend.predictor import BranchUpdate, Prediction, Predictor, Repair
 from rtl.core.physical import fits_bus, is_ram, is_rom
 from rtl.mmu.context import Access, Fault, TranslationContext, TranslationQuery
@@ -46,10 +47,10 @@ class FetchUnit(wiring.Component):
     """Turn a sequence of addresses into packets, one per cycle when cache and TLB hit.
 
     A packet follows two cycles after its address was issued. After a fault the unit waits for a
-    redirect. After a packet predicted to end in a taken branch comes the one at its target, one
-    cycle later than the next in line would. Code in ROM is fetched over the register bus, and only
-    while ``alone`` says that no older instruction is under way, so never on speculation. No other
-    place holds code: it gives an access fault, and no device sees the fetch.
+    redirect. After a packet predicted to end in a taken branch comes the one at its target, at
+    once where NextPacket knows it, else one cycle later. Code in ROM is fetched over the register
+    bus, and only while ``alone`` says that no older instruction is under way, so never on
+    speculation. No other place holds code: it gives an access fault, and no device sees the fetch.
 
     Members
     -------
@@ -96,8 +97,10 @@ class FetchUnit(wiring.Component):
 
         m.submodules.predictor = predictor = Predictor()
         prediction = predictor.prediction
-        turns = Signal()  # the packet in phase 1 is predicted to end in a taken branch
-        target = Signal(64)
+        m.submodules.next_packet = next_packet = NextPacket()
+        # The packet after the one in phase 1 as first guessed, and as predicted.
+        guessed, turns = Signal(), Signal()
+        follower = Signal(64)
 
         query, translation = self.translation.query, self.translation.translation
         in_ram = is_ram(translation.frame)
@@ -127,18 +130,35 @@ class FetchUnit(wiring.Component):
             ),
             predictor.pc.eq(pc),
             predictor.read.eq(self.index.valid & self.index.ready),
+            predictor.follows.eq(current_valid),
             predictor.current.eq(current),
             predictor.update.eq(self.update),
             predictor.repair.eq(self.repair),
-            turns.eq(predictor.accept & prediction.taken),
-            target.eq(prediction.target.as_signed()),
+            next_packet.pc.eq(pc),
+            next_packet.learnt_pc.eq(current),
+            next_packet.learnt_target.eq(prediction.target),
+            next_packet.learn.eq(turns & prediction.taken),
+            next_packet.forget.eq(turns & ~prediction.taken),
+            follower.eq(Cat(Const(0, 3), current[3:] + 1)),
+            turns.eq(
+                predictor.accept
+                & Mux(guessed, ~prediction.taken | (pc != follower), prediction.taken)
+            ),
             self.idle.eq(
                 predictor.ready
                 & (((state == _State.RUN) & ~current_valid) | (state == _State.STOPPED))
             ),
         ]
         with m.If(issued):
-            m.d.sync += [current.eq(pc), pc.eq(Cat(Const(0, 3), pc[3:] + 1))]
+            m.d.sync += [
+                current.eq(pc),
+                guessed.eq(next_packet.hit),
+                pc.eq(Cat(Const(0, 3), pc[3:] + 1)),
+            ]
+            with m.If(next_packet.hit):
+                m.d.sync += pc.eq(next_packet.target.as_signed())
+        with m.If(prediction.taken):
+            m.d.comb += follower.eq(prediction.target.as_signed())
 
         with m.Switch(state):
             with m.Case(_State.RUN):
@@ -217,7 +237,7 @@ class FetchUnit(wiring.Component):
                         m.d.sync += state.eq(_State.STOPPED)
 
         with m.If(turns):
-            m.d.sync += pc.eq(target)
+            m.d.sync += pc.eq(follower)
 
         answering = (
             (state == _State.WALKED) & self.translation.walked.valid

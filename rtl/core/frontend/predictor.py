@@ -49,7 +49,8 @@ class Prediction(data.Struct):
     """What was predicted for a packet, and what is needed to take it back.
 
     ``known``: an instruction ending at halfword ``last`` changes control; ``taken``: the packet
-    ends there and the next instruction is at ``target``. ``history``, ``direction`` and ``calls``
+    ends there and the next instruction is at ``target``. ``looked_up`` is the history the tables
+    were read under, ``direction`` what they said. ``history`` and ``calls``
     are the predictor's state before this packet.
     """
 
@@ -57,8 +58,9 @@ class Prediction(data.Struct):
     taken: 1
     last: 2
     target: TARGET_BITS
-    history: HISTORY_BITS
+    looked_up: HISTORY_BITS
     direction: Direction
+    history: HISTORY_BITS
     calls: range(CALL_DEPTH)
 
 
@@ -66,7 +68,7 @@ class BranchUpdate(data.Struct):
     """What an instruction that ends in the packet of ``pc`` turned out to do.
 
     ``learn`` makes it the packet's entry; ``forget`` drops the packet's entry. ``count`` says
-    that it was a branch, predicted by ``direction`` under ``history``.
+    that it was a branch, predicted by ``direction`` under ``looked_up``.
     """
 
     learn: 1
@@ -76,7 +78,7 @@ class BranchUpdate(data.Struct):
     kind: BranchKind
     target: TARGET_BITS
     taken: 1
-    history: HISTORY_BITS
+    looked_up: HISTORY_BITS
     direction: Direction
 
 
@@ -118,8 +120,8 @@ class Predictor(wiring.Component):
 
     Members
     -------
-    pc, read : In
-        Address being issued.
+    pc, read, follows : In
+        Address being issued; ``follows`` says that its predecessor is in phase 1.
     current : In(64)
         Address in phase 1; instructions before it in its packet do not count.
     prediction : Out(Prediction)
@@ -133,6 +135,7 @@ class Predictor(wiring.Component):
 
     pc: In(64)
     read: In(1)
+    follows: In(1)
     current: In(64)
     prediction: Out(Prediction)
     accept: In(1)
@@ -166,7 +169,11 @@ class Predictor(wiring.Component):
         indirect_read, indirect_write = indirects.read_port(), indirects.write_port()
         target_read, target_write = targets.read_port(), targets.write_port()
 
-        history = Signal(HISTORY_BITS)
+        # A packet is looked up under the history before its predecessor, which in the fastest
+        # case is not known any better then: the same path must always give the same history.
+        history, lagging = Signal(HISTORY_BITS), Signal(HISTORY_BITS)
+        looked_up = Signal(HISTORY_BITS)
+        m.d.comb += looked_up.eq(Mux(self.follows, history, lagging))
         calls = Signal(range(CALL_DEPTH))
         stack = [Signal(TARGET_BITS, name=f"call{n}") for n in range(CALL_DEPTH)]
         # After reset the tables are swept.
@@ -184,14 +191,14 @@ class Predictor(wiring.Component):
             target_read.addr.eq(index_of(self.pc)),
             target_read.en.eq(self.read),
             direction.pc.eq(self.pc),
-            direction.history.eq(history),
+            direction.history.eq(looked_up),
             direction.read.eq(self.read),
-            indirect_read.addr.eq(indirect_index(self.pc, history)),
+            indirect_read.addr.eq(indirect_index(self.pc, looked_up)),
             indirect_read.en.eq(self.read),
             entry.as_value().eq(target_read.data),
         ]
         with m.If(self.read):
-            m.d.sync += read_history.eq(history)
+            m.d.sync += read_history.eq(looked_up)
         known = (
             entry.valid
             & (entry.tag == tag_of(self.current))
@@ -219,7 +226,8 @@ class Predictor(wiring.Component):
                     ),
                 )
             ),
-            prediction.history.eq(read_history),
+            prediction.looked_up.eq(read_history),
+            prediction.history.eq(history),
             prediction.direction.eq(direction.direction),
             prediction.calls.eq(calls),
         ]
@@ -240,10 +248,13 @@ class Predictor(wiring.Component):
                 push.eq(repair.kind == BranchKind.CALL),
                 pop.eq(repair.kind == BranchKind.RETURN),
             ]
+            m.d.sync += lagging.eq(repair.history)
             m.d.sync += history.eq(
                 _shifted(repair.history, repair.kind, repair.taken, repair.target)
             )
-        with m.Elif(self.accept & known):
+        with m.Elif(self.accept):
+            m.d.sync += lagging.eq(history)
+        with m.If(~repair.valid & self.accept & known):
             m.d.comb += [push.eq(entry.kind == BranchKind.CALL), pop.eq(returns)]
             m.d.sync += history.eq(
                 _shifted(history, entry.kind, prediction.taken, prediction.target)
@@ -270,12 +281,12 @@ class Predictor(wiring.Component):
             target_write.en.eq(update.learn | update.forget),
             direction.update.valid.eq(update.count),
             direction.update.pc.eq(update.pc),
-            direction.update.history.eq(update.history),
+            direction.update.history.eq(update.looked_up),
             direction.update.direction.eq(update.direction),
             direction.update.taken.eq(update.taken),
             direction.sweep.eq(sweeping),
             direction.swept.eq(swept),
-            indirect_write.addr.eq(indirect_index(update.pc, update.history)),
+            indirect_write.addr.eq(indirect_index(update.pc, update.looked_up)),
             indirect_write.data.eq(update.target[1:]),
             indirect_write.en.eq(update.learn & (update.kind == BranchKind.INDIRECT)),
         ]

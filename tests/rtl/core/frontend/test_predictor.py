@@ -30,7 +30,7 @@ async def predict(ctx, dut, pc, *, accept=True):
     ctx.set(dut.current, pc)
     ctx.set(dut.accept, accept)
     p = dut.prediction
-    names = ("known", "taken", "last", "target", "history", "calls")
+    names = ("known", "taken", "last", "target", "looked_up", "history", "calls")
     result = {name: ctx.get(getattr(p, name)) for name in names}
     result["direction"] = ctx.get(p.direction.as_value())
     await ctx.tick()
@@ -80,7 +80,7 @@ async def follow(ctx, dut, packet, outcomes):
         ctx.set(dut.update.count, 1)
         ctx.set(dut.update.pc, packet + 6)
         ctx.set(dut.update.taken, taken)
-        ctx.set(dut.update.history, seen["history"])
+        ctx.set(dut.update.looked_up, seen["looked_up"])
         ctx.set(dut.update.direction.as_value(), seen["direction"])
         repair = {"history": seen["history"], "calls": seen["calls"], "taken": taken}
         ctx.set(dut.repair, {"valid": wrong[-1], "kind": BranchKind.BRANCH, **repair})
@@ -120,9 +120,11 @@ def test_an_indirect_jump_goes_where_it_went_after_the_same_history(pattern):
             wrong.append(not seen["known"] or seen["target"] != target)
             if wrong[-1]:
                 kind = BranchKind.INDIRECT
-                state = {"history": seen["history"], "target": target, "taken": 1, "kind": kind}
-                ctx.set(dut.repair, {"valid": 1, "calls": seen["calls"], **state})
-                await update(ctx, dut, learn=1, pc=site + 2, **state)
+                state = {"target": target, "taken": 1, "kind": kind}
+                before = {"history": seen["history"], "calls": seen["calls"]}
+                ctx.set(dut.repair, {"valid": 1, **before, **state})
+                looked_up = seen["looked_up"]
+                await update(ctx, dut, learn=1, pc=site + 2, looked_up=looked_up, **state)
                 ctx.set(dut.repair, {"kind": BranchKind.BRANCH})
         assert not any(wrong[-2 * len(pattern) :])
 
