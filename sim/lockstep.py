@@ -178,9 +178,11 @@ class Lockstep:
         if hart.due >= 0:
             return f"interrupt {hart.due} is pending and enabled, but was not taken"
         memory.claimed = None
+        memory.claimed_fault = cause, value
         self._platform.fault = cause in _FAULTS_OF_DEVICES
         hart.step(Claim(bits, cause, value))
         self._platform.fault = False
+        memory.claimed_fault = None
         if hart.trapped is None:
             return "nothing traps here"
         if hart.trapped[0] != cause:

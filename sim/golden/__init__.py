@@ -7,6 +7,6 @@ and the ``Claim``, what an implementation says it did, for stale code and transl
 """
 
 from sim.golden.hart import Claim, Hart, InterruptRefused, Platform
-from sim.golden.memory_unit import Trap
+from sim.golden.memory_unit import Trap, Unknowable
 
-__all__ = ["Claim", "Hart", "InterruptRefused", "Platform", "Trap"]
+__all__ = ["Claim", "Hart", "InterruptRefused", "Platform", "Trap", "Unknowable"]

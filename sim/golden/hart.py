@@ -130,8 +130,12 @@ class Hart:
                 bits = self.memory.fetch(pc)
                 if claim is not None and bits != claim.bits:
                     bits = self._claimed_fetch(bits, claim)
-            except Trap:
-                if claim is None or claim.cause in _FETCH_FAULTS:
+            except Trap as trap:
+                if claim is None or (trap.cause, trap.value) == (claim.cause, claim.value):
+                    raise
+                if claim.cause in _FETCH_FAULTS:
+                    if self.memory.may_fault(pc, claim.cause, claim.value):
+                        raise Trap(claim.cause, claim.value) from None
                     raise
                 if not self.memory.may_fetch(pc, claim.bits):
                     raise

@@ -9,7 +9,7 @@ from rtl.arch.traps import Exception_
 from sim.golden.history import History
 from sim.golden.translation import Context, Fault, Outcome, canonical, outcomes
 
-__all__ = ["MemoryUnit", "Trap"]
+__all__ = ["MemoryUnit", "Trap", "Unknowable"]
 
 _WORD = (1 << 64) - 1
 _PAGE = 1 << PAGE_BITS
@@ -42,6 +42,10 @@ class Trap(Exception):
         self.value = value
 
 
+class Unknowable(Exception):
+    """What an implementation did cannot be told from what it says; the message says why."""
+
+
 class MemoryUnit:
     """Memory as the hart sees it, at the addresses ``context`` translates.
 
@@ -58,6 +62,8 @@ class MemoryUnit:
     claimed : int or None
         Physical address an implementation says the load, store or atomic went to: believed where a
         translation that is older than the tables, but not yet fenced, leads there.
+    claimed_fault : tuple of (cause, value) or None
+        The fault an implementation says a load, store or atomic met: believed likewise.
     physical : int
         Where the last load, store or atomic went.
     stored : bool
@@ -71,6 +77,7 @@ class MemoryUnit:
         self.ram = bytearray(ram_size)
         self.rom = bytearray(_ROM.size)
         self.claimed: int | None = None
+        self.claimed_fault: tuple[int, int] | None = None
         self.physical = 0
         self.stored = False
         self.reserved: int | None = None
@@ -138,7 +145,7 @@ class MemoryUnit:
             raise Trap(Exception_.INSTRUCTION_ACCESS_FAULT, pc)
         place = physical - _BASE
         if place >= 0:
-            self._remember(self._executable, pc, place)
+            self._remember(Access.FETCH, pc, place)
             self._watched[place >> PAGE_BITS] |= _KEPT
         return half
 
@@ -174,10 +181,13 @@ class MemoryUnit:
         """Whether a fetch at ``pc`` may still meet that fault, though the tables are mended."""
         if value not in (pc, pc + 2 & _WORD):
             return False
-        return any(
-            outcome.fault and _FAULTS[outcome.fault, Access.FETCH] == cause
-            for outcome in self._possible(value, Access.FETCH, self._fetch_context)
-        )
+        for outcome in self._possible(value, Access.FETCH, self._fetch_context):
+            refusal = outcome.fault
+            if refusal is None and self._code_half(outcome.physical) is None:
+                refusal = Fault.ACCESS
+            if _FAULTS.get((refusal, Access.FETCH)) == cause:
+                return True
+        return False
 
     # Loads and stores.
 
@@ -215,7 +225,7 @@ class MemoryUnit:
         data = self._read(place, low, gva, Access.READ)
         if rest:
             high = gva + low & _WORD
-            place = self._place(high, Access.READ, None, size, must_be_ram=True)
+            place = self._second_place(gva, high, Access.READ, size, first)
             data += self._read(place, rest, high, Access.READ)
             self.physical = first
         return int.from_bytes(data, "little")
@@ -231,7 +241,7 @@ class MemoryUnit:
         if rest:
             # Both parts are translated before either is stored, the second one first.
             high = gva + low & _WORD
-            second = self._place(high, Access.WRITE, None, size, must_be_ram=True)
+            second = self._second_place(gva, high, Access.WRITE, size, first)
             self._write(second, data[low:], high)
             self.physical = first
         self._write(place, data[:low], gva)
@@ -250,14 +260,30 @@ class MemoryUnit:
             raise self._fault(Fault.ACCESS, access, gva)
         if physical in _RAM:
             place = physical - _BASE
-            if access == Access.WRITE:
-                self._remember(self._writable, gva, place)
-            else:
-                self._remember(self._readable, gva, place)
+            self._remember(access, gva, place)
             return place
         if must_be_ram or gva & size - 1:
             raise self._fault(Fault.ACCESS, access, gva)
         return None
+
+    def _second_place(self, gva, high, access, size, first):
+        """Where the part behind a word's end goes; ``first`` is where the other one went."""
+        if high >> PAGE_BITS == gva >> PAGE_BITS:
+            # One page, one translation, however old.
+            return self._place(high, access, first & ~_OFFSET | high & _OFFSET, size, True)
+        context = self._data_context
+        if context.paged and canonical(high) and self.claimed is not None:
+            # It retired: some translation let it, and nothing tells which.
+            places = {
+                outcome.physical
+                for outcome in self._possible(high, access, context)
+                if not outcome.fault
+            }
+            if len(places) > 1:
+                raise Unknowable(f"{high:#x} may be translated in {len(places)} ways")
+            if places:
+                return self._place(high, access, places.pop(), size, True)
+        return self._place(high, access, None, size, must_be_ram=True)
 
     def _read(self, place, size, gva, access):
         if place + size > self._fitted:
@@ -364,6 +390,8 @@ class MemoryUnit:
         if not canonical(gva):
             raise self._fault(Fault.PAGE, access, gva)
         outcome = next(outcomes(gva, access, context, self._present))
+        if self.claimed_fault is not None and access != Access.FETCH:
+            outcome = self._claimed_outcome(outcome, gva, access, context)
         if claimed is not None and outcome.physical != claimed:
             for other in self._earlier(gva, access, context):
                 if other.physical == claimed:
@@ -374,26 +402,33 @@ class MemoryUnit:
             self._write(outcome.entry - _BASE, outcome.value.to_bytes(8, "little"), gva)
         return outcome.physical
 
-    def _remember(self, view, gva, place):
+    def _remember(self, access, gva, place):
         """Keep a translation while it holds; stale ones are never kept: they are asked for again."""
-        if view.get(gva >> PAGE_BITS) is not None:
+        context = self._fetch_context if access == Access.FETCH else self._data_context
+        view, first = self._view(access, context), place & ~_OFFSET
+        if view.get(gva >> PAGE_BITS) is not None or first + _PAGE > self._fitted:
             return
-        first = place & ~_OFFSET
-        if first + _PAGE > self._fitted:
-            return
-        context = self._fetch_context if view is self._executable else self._data_context
         if context.paged:
-            access = (
-                Access.FETCH
-                if view is self._executable
-                else Access.WRITE
-                if view is self._writable
-                else Access.READ
-            )
             outcome = next(outcomes(gva, access, context, self._present))
             if outcome.physical != place + _BASE or outcome.entry >= 0:
                 return
         view[gva >> PAGE_BITS] = first
+
+    def _claimed_outcome(self, outcome, gva, access, context):
+        """An outcome, maybe an older one, that leads to the fault an implementation claims."""
+        cause, value = self.claimed_fault
+        for other in chain((outcome,), self._earlier(gva, access, context)):
+            refusal = self._refusal(other)
+            # A fault at another address is met behind this part, which then was allowed.
+            if (refusal is None) if value != gva else (_FAULTS.get((refusal, access)) == cause):
+                return other
+        return outcome
+
+    def _refusal(self, outcome):
+        """Why an outcome of a walk gives no access, or None."""
+        if outcome.fault:
+            return outcome.fault
+        return None if self._readable_entry(outcome.physical) else Fault.ACCESS
 
     def _readable_entry(self, address):
         return 0 <= address - _BASE < self._fitted
