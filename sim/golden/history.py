@@ -84,8 +84,8 @@ class History:
     def roots(self, asid: int) -> Iterator[tuple[int, bool]]:
         """Earlier roots a translation may stem from, and whether only by a global leaf."""
         for time, root, of in self._roots:
-            if time > self._fenced_pointers(of):
-                yield root, of != asid
+            # Fences that name an ASID leave global entries alone; those that do not, no root.
+            yield root, of != asid or time <= self._fenced_pointers(of)
 
     def _fenced(self, entry, gva, asid):
         """When the last fence ruled such an entry out."""
