@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate synth timing clean
+.PHONY: help demo test lint format setup calibrate synth timing clean random
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make calibrate  measure the constants of the VMM's cost model"
 	@echo "make synth      synthesize the SoC for ECP5 and print its size"
 	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
+	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
 	@echo "make clean      remove everything built, $(VENV) included"
 
 demo: $(STAMP)
@@ -48,6 +49,10 @@ synth: $(STAMP)
 
 timing: $(STAMP)
 	@$(BIN)/python -m fpga.timing
+
+# 20 000 random programs on the RTL and the golden model; RANDOM_FLAGS="--first 500 --count 100".
+random: $(STAMP)
+	@$(BIN)/python -m sim.random_programs $(RANDOM_FLAGS)
 
 setup: $(STAMP)
 

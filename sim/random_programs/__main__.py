@@ -1,0 +1,51 @@
+"""Run random programs by seed: ``python -m sim.random_programs --help``."""
+
+import argparse
+import sys
+import time
+
+from rtl.soc.config import SocConfig
+from sim.library import LibraryMachine
+from sim.lockstep import Divergence
+from sim.random_programs import PROFILES, generate
+from sim.random_programs.differential import Differential, report
+from sim.random_programs.program import RAM_SIZE
+
+#: Seconds between two lines about a long run.
+_INTERVAL = 30.0
+
+
+def main() -> int:
+    """Exit code 1 when a program diverged."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--first", type=int, default=0, metavar="SEED")
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--profile", choices=sorted(PROFILES))
+    arguments = parser.parse_args()
+    differential = Differential(LibraryMachine(SocConfig(), ram_size=RAM_SIZE))
+    started = said = time.monotonic()
+    diverged = []
+    for done in range(arguments.count):
+        program = generate(arguments.first + done, arguments.profile)
+        try:
+            differential.run(program)
+        except Divergence:
+            diverged.append(program.seed)
+            print(report(differential, program), flush=True)
+        if time.monotonic() - said > _INTERVAL:
+            said = time.monotonic()
+            print(_summary(done + 1, differential, diverged, said - started), flush=True)
+    print(_summary(arguments.count, differential, diverged, time.monotonic() - started))
+    return bool(diverged)
+
+
+def _summary(count, differential, diverged, seconds):
+    return (
+        f"{count} programs, {differential.checked} instructions and traps, {seconds:.0f} s: "
+        f"{len(diverged)} diverged{' ' if diverged else ''}{', '.join(map(str, diverged))}; "
+        f"{differential.finished} ended by themselves, {differential.unknowable} left undecided"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
