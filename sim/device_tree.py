@@ -13,9 +13,8 @@ __all__ = ["CLOCK_HZ", "ISA_EXTENSIONS", "boot_rom", "device_tree", "reset_code"
 
 #: The hart's clock, as far as a guest can tell.
 CLOCK_HZ = 100_000_000
-#: Extensions beside the base, in the order of the ISA string. Both Svade and Svadu: menvcfg.ADUE
-#: selects, and is 0 after reset.
-ISA_EXTENSIONS = ("m", "a", "c", "zicntr", "zicsr", "zifencei", "sstc", "svade", "svadu")
+#: Extensions beside the base, in the order of the ISA string.
+ISA_EXTENSIONS = ("m", "a", "c", "zicntr", "zicsr", "zifencei", "sstc")
 #: The 16550's input clock; nothing but a guest's divisor depends on it.
 _UART_CLOCK_HZ = 3_686_400
 

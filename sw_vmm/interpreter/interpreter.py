@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from enum import Enum
 
-from rtl.arch.csrs import MENVCFG
 from rtl.arch.memory_map import PHYSICAL_BITS, region_of
 from rtl.arch.paging import PAGE_BITS, Access
 from rtl.arch.traps import Exception_
@@ -19,7 +18,6 @@ from sw_vmm.memory import GuestMemory
 __all__ = ["Interpreter", "Stop"]
 
 _ALL = (1 << 64) - 1
-_ADUE = MENVCFG.mask("adue")
 _PAGE_OFFSET = (1 << PAGE_BITS) - 1
 _BLOCK_LIMIT = 64
 #: Code contexts remembered before all are dropped.
@@ -210,8 +208,7 @@ class Interpreter:
         hart = self.hart
         self._context = None
         if hart.translates(hart.privilege):
-            update = bool(hart.menvcfg & _ADUE)
-            self._context = Context(hart.satp, hart.privilege, False, False, update)
+            self._context = Context(hart.satp, hart.privilege, False, False)
         blocks = self._contexts.get(self._context)
         if blocks is None:
             if len(self._contexts) >= _CONTEXTS:
@@ -247,8 +244,7 @@ class Interpreter:
 
     def _halfword(self, gva: int) -> int:
         if self._context is not None:
-            unit = self.unit
-            gpa = walk(unit.read_entry, gva, Access.FETCH, self._context, unit.write_entry)
+            gpa = walk(self.unit.read_entry, gva, Access.FETCH, self._context)
         else:
             gpa = gva
         if self._memory.base <= gpa <= self._memory.end - 2:
