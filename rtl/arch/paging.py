@@ -1,15 +1,10 @@
-"""Sv39 and EPT: satp, page-table entries and addresses (Privileged Architecture, chapter 12).
-
-An extended page table has the format of the G-stage, Sv39x4: its root is four pages long and
-indexed by two bits more.
-"""
+"""Sv39: satp, page-table entries and virtual addresses (Privileged Architecture, chapter 12)."""
 
 from enum import IntEnum
 
 from rtl.arch.layout import Field, Layout
 
 __all__ = [
-    "GUEST_PHYSICAL_BITS",
     "LEVELS",
     "PAGE_BITS",
     "PTE",
@@ -29,8 +24,6 @@ VPN_BITS = 9
 LEVELS = 3
 #: A virtual address is the sign extension of this many bits.
 VIRTUAL_BITS = PAGE_BITS + LEVELS * VPN_BITS
-#: Bits of an address that an extended page table can map.
-GUEST_PHYSICAL_BITS = VIRTUAL_BITS + 2
 
 
 class SatpMode(IntEnum):

@@ -288,18 +288,8 @@ class Hart(wiring.Component):
     def _park(self, m, csr, pipeline, parking, fetch, load_store, mmu, *caches):
         commit = pipeline.commit
         data_cache = caches[-1]
-        # Between park and resume the MMU ends what it has begun, so that how long the machine stays
-        # parked makes no difference; commands wait too, so that each invalidation stays precise.
-        for outer, inner in (
-            (self.host.request, parking.host.request),
-            (self.resume, parking.resume),
-        ):
-            m.d.comb += [
-                inner.payload.eq(outer.payload),
-                inner.valid.eq(outer.valid & mmu.settled),
-                outer.ready.eq(inner.ready & mmu.settled),
-            ]
-        connect(m, parking.host.response, flipped(self.host.response))
+        connect(m, flipped(self.host), parking.host)
+        connect(m, flipped(self.resume), parking.resume)
         connect(m, parking.clean, data_cache.i_clean)
         invalidate = mmu.i_invalidate
         m.d.comb += [
