@@ -231,6 +231,16 @@ def test_transition_counts_the_exits_before(machine):
     steps = [after - before for before, after in itertools.pairwise(totals)][-8:]
     assert len(set(steps)) == 1, "equal exits have equal transitions, whatever is charged"
 
+    # From the first exit on: what is charged changes no transition.
+    told = []
+    for charges in ([0, 500, 0, 7], [0, 0, 0, 0]):
+        machine.reset()
+        for base, data in probe().segments:
+            machine.write_memory(base, data)
+        machine.park_on(1 << BREAKPOINT | 1 << CALL_FROM_USER, 0)
+        told.append([transition for _, transition in calls(machine, charges)[:-3]])
+    assert told[0] == told[1]
+
 
 def test_tohost_ends_a_run(machine):
     machine.stop_at_tohost(probe().symbols["tohost"])
