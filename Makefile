@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate synth timing clean random
+.PHONY: help demo test lint format setup calibrate speed synth timing clean random
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make format     let ruff format the sources"
 	@echo "make setup      make $(VENV) (the other targets do it when needed)"
 	@echo "make calibrate  measure the constants of the VMM's cost model"
+	@echo "make speed      measure the simulation's own speed on this computer"
 	@echo "make synth      synthesize the SoC for ECP5 and print its size"
 	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
 	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
@@ -43,6 +44,9 @@ format: $(STAMP)
 
 calibrate: $(STAMP)
 	@$(BIN)/python -m sim.calibrate
+
+speed: $(STAMP)
+	@$(BIN)/python -m sim.speed
 
 synth: $(STAMP)
 	@$(BIN)/python -m fpga.synthesis

@@ -141,6 +141,8 @@ class HostPortMachine:
 
     def run(self, cycles: int) -> Event:
         """Let a resumed hart run until something happens, for at most ``cycles`` cycles."""
+        if cycles < 0:
+            raise ValueError(f"a run of {cycles} cycles")
         armed = self._armed
         if armed is None:
             return self._simulation.run(cycles)

@@ -83,7 +83,10 @@ class Machine(Protocol):
     def reset(self) -> None: ...
 
     def run(self, cycles: int) -> Event:
-        """Let a resumed hart run until something happens, for at most ``cycles`` cycles."""
+        """Let a resumed hart run until something happens, for at most ``cycles`` cycles.
+
+        Raises ValueError when they are negative.
+        """
 
     def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
         """Arm the hart to go on at ``pc`` in the record's privilege with the next ``run``."""

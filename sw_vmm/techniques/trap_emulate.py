@@ -130,8 +130,12 @@ class TrapEmulate:
         self._changed = True
         self._attend()
         while self._end is None:
+            left = self._until - hart.now + self._charge
+            if left <= 0:
+                self._end = _End.BUDGET
+                break
             vcpu.resume(self._pc, self._rd, self._value, self._charge)
-            exit_ = vcpu.run(self._until - hart.now + self._charge)
+            exit_ = vcpu.run(left)
             if not vcpu.parked:
                 self._stop(exit_)
                 break

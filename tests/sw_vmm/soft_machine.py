@@ -144,6 +144,8 @@ class SoftMachine:
         self._leaving = self.park.kind == ROOT_TRAP
 
     def run(self, cycles):
+        if cycles < 0:
+            raise ValueError(f"a run of {cycles} cycles")
         if self._armed:
             self._armed, self._parked = None, False
         end = self.cycle + cycles

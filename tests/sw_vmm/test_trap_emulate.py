@@ -249,6 +249,21 @@ def test_an_endless_loop_ends_with_the_budget(technique):
 
 
 @BOTH
+def test_a_budget_may_end_anywhere_around_an_exit(technique):
+    """The cycles left can come to nothing, or less, while an exit is handled and charged."""
+
+    def build(code):
+        code.label("again")
+        code.add("csrrs", rd=5, rs1=0, csr=CSR["mscratch"])
+        code.add("jal", rd=0, to="again")
+
+    for budget in range(2000, 2200):
+        _, result = run(technique, make_vm(program(build)), budget)
+        assert not result.outcome.finished
+        assert budget <= result.cycles.total < budget + 1000
+
+
+@BOTH
 @pytest.mark.parametrize("factor", [0, 1])
 def test_a_handler_that_is_nowhere_ends_with_the_budget(technique, factor):
     def build(code):

@@ -1,0 +1,112 @@
+"""make speed: how fast the simulation is, in time of the computer it runs on.
+
+Every other figure of the project is in simulated cycles; these depend on the computer and on what
+else it does.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from rtl.arch.csrs import CSRS
+from rtl.arch.memory_map import MEMORY_MAP
+from rtl.arch.traps import Exception_, Privilege
+from sim.cli.session import open_machine, run_guest
+from sim.elf import Image
+from sim.errors import VmxlabError
+from sim.guests import Guest
+from sim.profile import Table, print_table
+from sw_vmm.assembler import Assembler
+from sw_vmm.machine import Event, Machine, MachineError
+
+__all__ = ["exit_seconds", "main", "run_seconds", "transition_seconds"]
+
+_CODE = MEMORY_MAP["ram"].base
+_RAM_SIZE = 1 << 20
+_T0, _T1 = 5, 6
+
+
+def _compute(code: Assembler) -> None:
+    for _ in range(8):
+        code.add("add", rd=_T0, rs1=_T0, rs2=_T1)
+        code.add("xori", rd=_T1, rs1=_T0, imm=0x55)
+
+
+def _read_csr(code: Assembler) -> None:
+    code.add("csrrs", rd=_T0, rs1=0, csr=CSRS["mscratch"].number)
+
+
+def _read_device(code: Assembler) -> None:
+    code.add("lbu", rd=_T0, rs1=_T1, imm=5)
+
+
+def _call(code: Assembler) -> None:
+    code.add("ecall")
+
+
+def _loop(body: Callable[[Assembler], None]) -> bytes:
+    """``body`` for ever, with the UART's address in t1."""
+    code = Assembler(_CODE)
+    code.load_address(_T1, MEMORY_MAP["uart"].base)
+    code.label("again")
+    body(code)
+    code.add("jal", rd=0, to="again")
+    return code.assemble()
+
+
+def run_seconds(machine: Machine, body, technique: str, cycles: int) -> tuple[float, int]:
+    """Seconds for ``cycles`` cycles of a loop under a technique, and its exits."""
+    guest = Guest("loop", (Image(_CODE, ((_CODE, _loop(body)),)),), _RAM_SIZE, cycles)
+    run = run_guest(machine, guest, technique, quiet=True)
+    return run.seconds, sum(row.count for row in run.result.exits.values())
+
+
+def exit_seconds(machine: Machine, body, cycles: int) -> float:
+    """Seconds per exit under trap-emulate: the hart's cycles, the VMM's Python and its charge."""
+    seconds, exits = run_seconds(machine, body, "trap-emulate", cycles)
+    return seconds / exits
+
+
+def transition_seconds(machine: Machine, exits: int) -> float:
+    """Seconds per park and resume of a U-mode loop of ``ecall``, with no VMM and no charge."""
+    machine.reset()
+    machine.park_on(1 << Exception_.ECALL_FROM_USER, 0)
+    machine.write_privilege(Privilege.USER)
+    machine.write_memory(_CODE, _loop(_call))
+    machine.resume(_CODE)
+    machine.run(_RAM_SIZE)
+    started = time.monotonic()
+    for _ in range(exits):
+        machine.resume(machine.park.pc + 4)
+        if machine.run(_RAM_SIZE) != Event.PARKED:
+            raise MachineError("the loop of ecall did not park")
+    return (time.monotonic() - started) / exits
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make speed", description=__doc__)
+    parser.add_argument("--cycles", type=int, default=5_000_000, help="cycles of the longest run")
+    cycles = parser.parse_args(arguments).cycles
+    if cycles < 100_000:
+        parser.error("--cycles: at least 100000 are needed")
+    try:
+        machine = open_machine(_RAM_SIZE)
+        seconds, _ = run_seconds(machine, _compute, "native", cycles)
+        transition = transition_seconds(machine, cycles // 1000)
+        rows = [
+            ("simulated clock, cached code", f"{cycles / seconds / 1e6:.2f} MHz"),
+            ("park and resume alone", f"{transition * 1e6:.1f} us"),
+        ]
+        for name, body in (("CSR", _read_csr), ("MMIO", _read_device)):
+            whole = exit_seconds(machine, body, cycles // 5)
+            rows.append((f"{name} exit under trap-emulate", f"{whole * 1e6:.1f} us"))
+    except (VmxlabError, MachineError, OSError) as error:
+        print(f"vmxlab: {error}", file=sys.stderr)
+        return 1
+    print_table(Table("", ("what", "time"), tuple(rows)), sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
