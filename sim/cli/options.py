@@ -42,8 +42,8 @@ def choose(what: str, name: str, known: Iterable[str]) -> str:
     if name in known:
         return name
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise VmxlabError(f"unknown {what} {name!r}; {hint}(there are {', '.join(known)})")
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise VmxlabError(f"unknown {what} {name!r}{hint} (there are {', '.join(known)})")
 
 
 class UsageError(VmxlabError):
