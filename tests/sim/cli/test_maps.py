@@ -13,7 +13,10 @@ def test_every_map_is_written_in_every_form(tmp_path):
     outdir = tmp_path / "deep" / "maps"
     written = write_maps(outdir)
     expected = {f"{name}.{suffix}" for name in MAPS for suffix in ("h", "py", "md")}
-    assert {str(path.relative_to(outdir)) for path in written} == expected | {"html/index.html"}
+    assert {str(path.relative_to(outdir)) for path in written} == expected | {
+        "html/index.html",
+        "vmx.md",
+    }
     for name in MAPS:
         assert f"{name}_t" in (outdir / f"{name}.h").read_text()
         assert name in (outdir / f"{name}.md").read_text()

@@ -1,0 +1,1 @@
+"""Facts of the virtualization extension; ``docs/isa/vmx.md`` is its normative text."""
