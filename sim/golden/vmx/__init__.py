@@ -1,0 +1,1 @@
+"""The virtualization extension in plain Python: ``docs/isa/vmx.md`` as a program."""
