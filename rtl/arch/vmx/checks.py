@@ -58,7 +58,11 @@ def _controls() -> Iterator[tuple[str, str, tuple[str, ...]]]:
     controls = "execution_controls"
     yield "vpid_zero", "With enable_vpid, vpid is not 0.", (controls, "vpid")
     yield "eptp_mode", "With enable_ept, eptp.mode is Sv39x4.", (controls, "eptp")
-    yield "eptp_root", "With enable_ept, the root table is aligned and in RAM.", (controls, "eptp")
+    yield (
+        "eptp_root",
+        "With enable_ept, the root table is aligned and in the place of RAM.",
+        (controls, "eptp"),
+    )
     yield "time_scale_zero", "With use_time_scale, time_scale is not 0.", (controls, "time_scale")
     entry = ("entry_interruption",)
     yield "injection_type", "What is injected is an interrupt or an exception.", entry

@@ -17,8 +17,7 @@ __all__ = ["first_failure"]
 _PRIVILEGES = frozenset(int(level) for level in Privilege)
 _EXECUTION = CONTROL_WORDS["execution_controls"].layout
 
-#: What the predicates read: fields by name, the masks of the control words by their names, and
-#: the number of bytes of RAM fitted.
+#: What the predicates read: fields by name, and the masks of the control words as mask:NAME.
 State = Mapping[str, int]
 
 
@@ -52,9 +51,9 @@ def _with(control, condition):
 
 def _eptp_root(state):
     first = EPTP["ppn"].extract(state["eptp"]) << PAGE_BITS
-    ram = MEMORY_MAP["ram"].base
+    ram = MEMORY_MAP["ram"]
     size = 1 << EPT_ROOT_BITS
-    return first % size == 0 and ram <= first <= ram + state["ram_size"] - size
+    return first % size == 0 and ram.base <= first <= ram.end - size
 
 
 def _injection(state):

@@ -166,7 +166,7 @@ class VmcsUnit:
     def state(self) -> dict[str, int]:
         """What the entry checks read."""
         masks = {f"mask:{name}": mask for name, mask in self.masks.items()}
-        return {**self.fields, **masks, "ram_size": self._ram_size}
+        return {**self.fields, **masks}
 
     def _is_region(self, hpa):
         ram = MEMORY_MAP["ram"].base

@@ -58,7 +58,8 @@ def mutations():
         if mode != EptMode.SV39X4:
             yield "eptp_mode", "eptp", EPTP["mode"].insert(eptp, mode)
     root = EPTP["ppn"].extract(eptp)
-    outside = (0, (_RAM >> PAGE_BITS) - 4, _RAM + RAM_SIZE >> PAGE_BITS, (1 << 44) - 4)
+    end = MEMORY_MAP["ram"].end
+    outside = (0, (_RAM >> PAGE_BITS) - 4, end >> PAGE_BITS, (1 << 44) - 4)
     for frame in (root + 1, root + 2, root + 3, *outside):
         yield "eptp_root", "eptp", EPTP["ppn"].insert(eptp, frame)
     for kind in range(8):

@@ -1,0 +1,1 @@
+"""The virtualization extension (docs/isa/vmx.md)."""
