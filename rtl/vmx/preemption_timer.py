@@ -1,0 +1,37 @@
+"""The preemption timer (docs/isa/vmx.md#preemption-timer)."""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["PreemptionTimer"]
+
+
+class PreemptionTimer(wiring.Component):
+    """Count cycles of non-root operation down to zero, and stay there.
+
+    Members
+    -------
+    load, start : In(1), In(64)
+        Begin at ``start`` from the next cycle on.
+    counting : In(1)
+        This cycle is one of non-root operation.
+    left : Out(64)
+        Cycles until it expires.
+    expired : Out(1)
+        ``left`` is zero.
+    """
+
+    load: In(1)
+    start: In(64)
+    counting: In(1)
+    left: Out(64)
+    expired: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.If(self.load):
+            m.d.sync += [self.left.eq(self.start), self.expired.eq(self.start == 0)]
+        with m.Elif(self.counting & ~self.expired):
+            m.d.sync += [self.left.eq(self.left - 1), self.expired.eq(self.left == 1)]
+        return m
