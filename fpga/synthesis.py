@@ -63,7 +63,7 @@ SYNTHESIS_SCHEMA = Schema("vmxlab.synthesis/1", (
     SchemaRow("revision", "string or null", "Git revision of vmxlab, `-dirty` when changed; null outside a checkout."),
     SchemaRow("rtlil_hash", "string", "Hash of the design that was synthesized."),
     SchemaRow("configuration", "object", "Parameters of the SoC."),
-    SchemaRow("configuration.*", "integer", "One parameter (`SocConfig`)."),
+    SchemaRow("configuration.*", "integer or boolean", "One parameter (`SocConfig`)."),
     SchemaRow("tools", "object", "Versions by package."),
     SchemaRow("tools.*", "string", "One version."),
     SchemaRow("total", "object", "The flattened SoC, RAM outside."),

@@ -65,7 +65,7 @@ TIMING_SCHEMA = Schema("vmxlab.timing/1", (
     SchemaRow("revision", "string or null", "Git revision of vmxlab, `-dirty` when changed; null outside a checkout."),
     SchemaRow("rtlil_hash", "string", "Hash of the design that was placed."),
     SchemaRow("configuration", "object", "Parameters of the SoC; those of its hart count."),
-    SchemaRow("configuration.*", "integer or boolean or string", "One parameter (`SocConfig`)."),
+    SchemaRow("configuration.*", "integer or boolean", "One parameter (`SocConfig`)."),
     SchemaRow("tools", "object", "Versions by package."),
     SchemaRow("tools.*", "string", "One version."),
     SchemaRow("cells", "object", "The hart, without the shift registers."),
@@ -169,9 +169,7 @@ def harness_rtlil(part: wiring.Component) -> str:
 
 def hart_of(config: SocConfig) -> Hart:
     """The hart of that SoC."""
-    return Hart(
-        cache_size=config.cache_size, cache_ways=config.cache_ways, tlb_entries=config.tlb_entries
-    )
+    return Hart(**config.hart)
 
 
 def units_of(text: str) -> frozenset[str]:

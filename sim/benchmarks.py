@@ -8,6 +8,7 @@ from pathlib import Path
 
 import sw_vmm.guests
 from rtl.arch.performance import HPM_COUNTERS, PERFORMANCE_EVENTS, STALLS, PerformanceEvent
+from rtl.soc.config import SocConfig
 from sim.elf import Image
 from sim.errors import VmxlabError
 from sim.guests import Guest, GuestOptions, bare_program, platform_defines
@@ -216,8 +217,9 @@ BENCH_SCHEMA = Schema("vmxlab.bench/1", (
     SchemaRow("schema", "string", "Name and version of this schema."),
     SchemaRow("machine", "object", "What ran the benchmarks."),
     SchemaRow("machine.revision", "string or null", "Git revision of vmxlab, `-dirty` when changed; null outside a checkout."),
+    SchemaRow("machine.configuration_name", "string or null", "Name of the configuration; null when it has none."),
     SchemaRow("machine.configuration", "object", "Parameters of the SoC."),
-    SchemaRow("machine.configuration.*", "integer", "One parameter (`SocConfig`)."),
+    SchemaRow("machine.configuration.*", "integer or boolean", "One parameter (`SocConfig`)."),
     SchemaRow("machine.simulator", "string", "Name and version of the simulator."),
     SchemaRow("compiler", "string", "Name and version of the compiler of the benchmarks."),
     SchemaRow("mean_ipc", "number or null", "Mean IPC of those run that fit the caches; null when none does."),
@@ -241,7 +243,7 @@ HISTORY_SCHEMA = Schema("vmxlab.bench-history/1", (
     SchemaRow("measurements.*.revision", "string or null", "Git revision it was made on; `-dirty`: on changes that were committed with it."),
     SchemaRow("measurements.*.compiler", "string", "Name and version of the compiler of the benchmarks."),
     SchemaRow("measurements.*.configuration", "object", "Parameters of the SoC."),
-    SchemaRow("measurements.*.configuration.*", "integer", "One parameter (`SocConfig`)."),
+    SchemaRow("measurements.*.configuration.*", "integer or boolean", "One parameter (`SocConfig`)."),
     SchemaRow("measurements.*.results", "object", "By benchmark."),
     SchemaRow("measurements.*.results.*", "object", "One benchmark."),
     SchemaRow("measurements.*.results.*.cycles", "integer", "Cycles of the kernel, from cold caches."),
@@ -257,7 +259,7 @@ def _compiler_name() -> str:
 
 
 def bench_document(
-    measurements: Mapping[str, Measurement], configuration: Mapping[str, int], simulator: str
+    measurements: Mapping[str, Measurement], config: SocConfig, simulator: str
 ) -> dict:
     """The JSON object of a run of ``vmxlab bench``."""
     mean = mean_ipc(measurements)
@@ -265,7 +267,8 @@ def bench_document(
         "schema": BENCH_SCHEMA.name,
         "machine": {
             "revision": git_revision(),
-            "configuration": dict(configuration),
+            "configuration_name": config.name,
+            "configuration": config.as_dict(),
             "simulator": simulator,
         },
         "compiler": _compiler_name(),
@@ -303,13 +306,13 @@ def load_history(path: Path = HISTORY_FILE) -> dict:
         raise VmxlabError(f"cannot read {path}: {error}") from error
 
 
-def _newest(history: dict, configuration: Mapping[str, int]) -> dict | None:
+def _newest(history: dict, configuration: Mapping[str, int | bool]) -> dict | None:
     rows = [row for row in history["measurements"] if row["configuration"] == dict(configuration)]
     return rows[-1] if rows else None
 
 
 def changes(
-    history: dict, measurements: Mapping[str, Measurement], configuration: Mapping[str, int]
+    history: dict, measurements: Mapping[str, Measurement], configuration: Mapping[str, int | bool]
 ) -> list[str]:
     """What is not as recorded for this configuration, one sentence each."""
     newest = _newest(history, configuration)
@@ -335,7 +338,7 @@ def changes(
 def record(
     history: dict,
     measurements: Mapping[str, Measurement],
-    configuration: Mapping[str, int],
+    configuration: Mapping[str, int | bool],
     *,
     date: str,
     revision: str | None,

@@ -1,9 +1,12 @@
-"""make calibrate: measure what the VMM's operations cost as code on the hart, and record it."""
+"""make calibrate: measure what the VMM's operations cost as code on the hart, and record it.
+
+Every named configuration is measured.
+"""
 
 import sys
 from dataclasses import asdict
 
-from rtl.soc.config import SocConfig
+from rtl.soc.config import CONFIGURATIONS
 from sim.errors import VmxlabError
 from sim.library import LibraryMachine
 from sw_vmm.calibrate import calibrate
@@ -16,16 +19,18 @@ _RAM_SIZE = 16 << 20
 
 
 def main() -> int:
-    config = SocConfig()
     try:
-        charges = calibrate(LibraryMachine(config, ram_size=_RAM_SIZE))
-        save_charges(charges, config.as_dict())
+        measured = {
+            name: (config.as_dict(), calibrate(LibraryMachine(config, ram_size=_RAM_SIZE)))
+            for name, config in CONFIGURATIONS.items()
+        }
+        save_charges(measured.values())
     except (VmxlabError, MachineError, OSError) as error:
         print(f"vmxlab: {error}", file=sys.stderr)
         return 1
-    width = max(map(len, asdict(charges)))
-    for name, cycles in asdict(charges).items():
-        print(f"{name:{width}}  {cycles:4} cycles")
+    for name, (_, charges) in measured.items():
+        prices = ", ".join(f"{key} {cycles}" for key, cycles in asdict(charges).items())
+        print(f"{name}, in cycles: {prices}")
     print(f"recorded in {CHARGES_FILE.name}")
     return 0
 

@@ -69,8 +69,9 @@ _RUN_ROWS = (
     SchemaRow("images.*.sha256", "string", "SHA-256 of the file."),
     SchemaRow("machine", "object", "What ran it."),
     SchemaRow("machine.revision", "string or null", "Git revision of vmxlab, `-dirty` when changed; null outside a checkout."),
+    SchemaRow("machine.configuration_name", "string or null", "Name of the configuration; null when it has none."),
     SchemaRow("machine.configuration", "object", "Parameters of the SoC."),
-    SchemaRow("machine.configuration.*", "integer", "One parameter (`SocConfig`)."),
+    SchemaRow("machine.configuration.*", "integer or boolean", "One parameter (`SocConfig`)."),
     SchemaRow("machine.ram_size", "integer", "Bytes of guest RAM."),
     SchemaRow("machine.simulator", "string", "Name and version of the simulator."),
     SchemaRow("charge", "number", "Factor on the charge constants; 0 is an infinitely fast VMM."),
@@ -222,7 +223,8 @@ class Run:
     guest: str
     images: tuple[tuple[str, str], ...]
     result: Result
-    configuration: dict[str, int]
+    configuration_name: str | None
+    configuration: dict[str, int | bool]
     ram_size: int
     charge: float
     signature: bytes | None
@@ -245,6 +247,7 @@ def run_document(run: Run) -> dict:
         "images": [{"name": name, "sha256": digest} for name, digest in run.images],
         "machine": {
             "revision": git_revision(),
+            "configuration_name": run.configuration_name,
             "configuration": dict(run.configuration),
             "ram_size": run.ram_size,
             "simulator": run.simulator,

@@ -1,10 +1,11 @@
 """What the VMM's own work costs: cycles of the same hart, by an explicit model.
 
 Each constant is the measured cost of the operation as code on the hart (``sw_vmm.calibrate``) and
-holds for the configuration it was measured on only.
+holds for the configuration it was measured on only. The file has them for several configurations.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -15,7 +16,7 @@ __all__ = ["CHARGES_FILE", "ChargeModel", "Charges", "load_charges", "save_charg
 #: Where ``make calibrate`` leaves the constants.
 CHARGES_FILE = Path(__file__).with_name("charges.json")
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,13 @@ def _normal(configuration: dict) -> dict:
     return json.loads(json.dumps(configuration, sort_keys=True))
 
 
-def save_charges(charges: Charges, configuration: dict, path: Path = CHARGES_FILE) -> None:
-    """Write the constants together with the configuration they were measured on."""
-    content = {"format": _FORMAT, "configuration": configuration, "cycles": asdict(charges)}
+def save_charges(measured: Iterable[tuple[dict, Charges]], path: Path = CHARGES_FILE) -> None:
+    """Write constants, each with the configuration they were measured on."""
+    rows = [
+        {"configuration": configuration, "cycles": asdict(charges)}
+        for configuration, charges in measured
+    ]
+    content = {"format": _FORMAT, "measurements": rows}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     temporary.replace(path)
@@ -101,26 +106,42 @@ def load_charges(configuration: dict, path: Path = CHARGES_FILE) -> Charges:
         ) from None
     except (OSError, ValueError) as error:
         raise ChargesError(f"{path.name} cannot be read: {error}") from None
-    names = {member.name for member in fields(Charges)}
-    if not isinstance(content, dict):
-        content = {}
-    cycles, measured = content.get("cycles"), content.get("configuration")
+    rows = content.get("measurements") if isinstance(content, dict) else None
     if (
-        not isinstance(cycles, dict)
-        or not isinstance(measured, dict)
+        not isinstance(rows, list)
+        or not rows
         or content.get("format") != _FORMAT
-        or set(cycles) != names
-        or not all(isinstance(value, int) and value >= 0 for value in cycles.values())
+        or not all(map(_is_measurement, rows))
     ):
         raise ChargesError(f"{path.name} is damaged: run 'make calibrate' again")
-    if measured != _normal(configuration):
-        other = sorted(
-            name
-            for name in {*measured, *configuration}
-            if measured.get(name) != configuration.get(name)
-        )
+    wanted = _normal(configuration)
+    differing = {
+        index: _differences(row["configuration"], wanted) for index, row in enumerate(rows)
+    }
+    nearest = min(differing, key=lambda index: len(differing[index]))
+    if differing[nearest]:
         raise ChargesError(
-            f"the charge constants were measured on another configuration ({', '.join(other)}): "
-            "run 'make calibrate' for this one, or --charge 0"
+            "the charge constants were measured on another configuration "
+            f"({', '.join(differing[nearest])}): measure them on this one, or --charge 0"
         )
-    return Charges(**cycles)
+    return Charges(**rows[nearest]["cycles"])
+
+
+def _is_measurement(row: object) -> bool:
+    names = {member.name for member in fields(Charges)}
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("configuration"), dict)
+        and isinstance(row.get("cycles"), dict)
+        and set(row["cycles"]) == names
+        and all(isinstance(value, int) and value >= 0 for value in row["cycles"].values())
+    )
+
+
+def _differences(one: dict, other: dict) -> list[str]:
+    """The members that are not the same."""
+    return sorted(
+        name
+        for name in {*one, *other}
+        if (name in one, one.get(name)) != (name in other, other.get(name))
+    )

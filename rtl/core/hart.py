@@ -42,6 +42,8 @@ class Hart(wiring.Component):
         Bytes and ways of each L1 cache.
     tlb_entries : int
         Entries of each first-level TLB.
+    branch_targets, branch_counters, indirect_targets : int
+        See Predictor.
 
     Members
     -------
@@ -74,9 +76,23 @@ class Hart(wiring.Component):
         For observers of the pipeline.
     """
 
-    def __init__(self, *, cache_size, cache_ways, tlb_entries):
+    def __init__(
+        self,
+        *,
+        cache_size,
+        cache_ways,
+        tlb_entries,
+        branch_targets,
+        branch_counters,
+        indirect_targets,
+    ):
         self._cache = {"size": cache_size, "ways": cache_ways}
         self._tlb_entries = tlb_entries
+        self._predictor = {
+            "target_count": branch_targets,
+            "counter_count": branch_counters,
+            "indirect_count": indirect_targets,
+        }
         super().__init__(
             {
                 "memory": Out(Axi4(id_width=1)),
@@ -104,7 +120,7 @@ class Hart(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fetch = fetch = FetchUnit()
+        m.submodules.fetch = fetch = FetchUnit(**self._predictor)
         m.submodules.aligner = aligner = Aligner()
         m.submodules.pipeline = pipeline = Pipeline()
         m.submodules.csr = csr = CsrFile()

@@ -95,11 +95,7 @@ class Soc(wiring.Component):
         m = Module()
         config = self._config
         port = HostPortUnit()
-        hart = Hart(
-            cache_size=config.cache_size,
-            cache_ways=config.cache_ways,
-            tlb_entries=config.tlb_entries,
-        )
+        hart = Hart(**config.hart)
         arbiter = RequestArbiter(signature=RegisterBus(), count=2)
         decoder = RegisterDecoder(region for region in MEMORY_MAP.values() if not region.cached)
         rom = Rom()

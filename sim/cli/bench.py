@@ -5,7 +5,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rtl.soc.config import SocConfig
 from sim.benchmarks import (
     BENCH_SCHEMA,
     BENCHMARKS,
@@ -20,7 +19,7 @@ from sim.benchmarks import (
     record,
     stall_table,
 )
-from sim.cli.options import UsageError
+from sim.cli.options import UsageError, add_configuration_option
 from sim.cli.session import open_machine, run_guest
 from sim.errors import VmxlabError
 from sim.profile import print_table
@@ -40,6 +39,7 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "names", metavar="NAME", nargs="*", type=_name, help="benchmarks to run (default all)"
     )
+    add_configuration_option(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result")
     parser.add_argument(
         "--record",
@@ -66,8 +66,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     for path in files:
         if not path.absolute().parent.is_dir():
             raise VmxlabError(f"cannot write {path}: no such folder")
-    configuration = SocConfig().as_dict()
-    machine = open_machine(RAM_SIZE)
+    configuration = arguments.config.as_dict()
+    machine = open_machine(RAM_SIZE, arguments.config)
     measurements = {}
     for name in dict.fromkeys(arguments.names) or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -75,7 +75,7 @@ def _bench(arguments: argparse.Namespace) -> int:
             name, lambda guest: run_guest(machine, guest, "native", quiet=True)
         )
     if arguments.json:
-        document = bench_document(measurements, configuration, simulator_name())
+        document = bench_document(measurements, arguments.config, simulator_name())
         write_json(arguments.json, document, [BENCH_SCHEMA])
     print_table(stall_table(measurements), sys.stdout)
     print()

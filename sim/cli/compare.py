@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.cli.options import add_guest_options, guest_name, technique_list
 from sim.cli.run import exit_code, load_guest
 from sim.cli.session import charge_model, open_machine, run_guest
@@ -38,14 +39,25 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.json and not arguments.json.absolute().parent.is_dir():
         raise VmxlabError(f"cannot write {arguments.json}: no such folder")
     guest = load_guest(arguments)
-    return compare_guest(guest, arguments.techniques, charge=arguments.charge, json=arguments.json)
+    return compare_guest(
+        guest,
+        arguments.techniques,
+        config=arguments.config,
+        charge=arguments.charge,
+        json=arguments.json,
+    )
 
 
 def compare_guest(
-    guest: Guest, techniques: list[str], *, charge: float = 1.0, json: Path | None = None
+    guest: Guest,
+    techniques: list[str],
+    *,
+    config: SocConfig = CONFIGURATIONS["full"],
+    charge: float = 1.0,
+    json: Path | None = None,
 ) -> int:
     """Run and print the comparison; 0 when every run came to its end with an equal outcome."""
-    machine = open_machine(guest.ram_size)
+    machine = open_machine(guest.ram_size, config)
     for technique in techniques:
         # Said before the first run, not after it.
         charge_model(machine, technique, charge)
@@ -64,7 +76,8 @@ def _report(guest: Guest, runs: list[Run]) -> int:
     for name, digest in guest.files:
         print(f"image {name}: SHA-256 {digest}", file=out)
     settings = ", ".join(f"{name} {value}" for name, value in runs[0].configuration.items())
-    print(f"machine: {settings}, guest RAM {guest.ram_size >> 10} KiB\n", file=out)
+    name = f"configuration {runs[0].configuration_name}, " if runs[0].configuration_name else ""
+    print(f"machine: {name}{settings}, guest RAM {guest.ram_size >> 10} KiB\n", file=out)
     for run in runs:
         if run.result.exits:
             print_table(profile_table(guest.name, run.result), out)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import PAGE_BITS
+from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.errors import VmxlabError
 from sim.guests import GUESTS
 from sw_vmm.techniques import TECHNIQUES
@@ -16,6 +17,7 @@ from sw_vmm.vm import MONITOR_SIZE
 
 __all__ = [
     "UsageError",
+    "add_configuration_option",
     "add_guest_options",
     "charge_factor",
     "check_writable",
@@ -52,6 +54,10 @@ class UsageError(VmxlabError):
 
 def guest_name(text: str) -> str:
     return _usage(choose, "guest", text, GUESTS)
+
+
+def configuration(text: str) -> SocConfig:
+    return CONFIGURATIONS[_usage(choose, "configuration", text, CONFIGURATIONS)]
 
 
 def technique_name(text: str) -> str:
@@ -144,8 +150,19 @@ def input_bytes(text: str) -> bytes:
     return text_bytes(text)
 
 
+def add_configuration_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        type=configuration,
+        default=CONFIGURATIONS["full"],
+        help=f"configuration of the machine: {', '.join(CONFIGURATIONS)} (default full)",
+    )
+
+
 def add_guest_options(parser: argparse.ArgumentParser) -> None:
     """Options that say what is run, shared by run and compare."""
+    add_configuration_option(parser)
     parser.add_argument("--firmware", metavar="FILE", type=Path, help="firmware of the guest")
     parser.add_argument("--kernel", metavar="FILE", type=Path, help="kernel of the guest")
     parser.add_argument(

@@ -132,7 +132,7 @@ def _machine(arguments: argparse.Namespace, guest: Guest) -> Iterator[Machine]:
         if arguments.gdb is not None:
             server = stack.enter_context(GdbServer(arguments.gdb))
         debug = {"debug": True} if observers.needs_debug else {}
-        machine = open_machine(guest.ram_size, **debug)
+        machine = open_machine(guest.ram_size, arguments.config, **debug)
         if observers.any:
             machine = stack.enter_context(WatchedMachine(machine, observers))
         yield machine if server is None else GdbMachine(machine, server, _say)

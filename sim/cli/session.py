@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
-from rtl.soc.config import SocConfig
+from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.device_tree import boot_rom
 from sim.guests import Guest
 from sim.results import Run, simulator_name
@@ -26,14 +26,16 @@ _FIRST_WORD, _INTERVAL = 2.0, 30.0
 _LOOK = 0.2
 
 
-def open_machine(guest_ram: int, *, debug: bool = False) -> Machine:
+def open_machine(
+    guest_ram: int, config: SocConfig = CONFIGURATIONS["full"], *, debug: bool = False
+) -> Machine:
     """The simulated machine with so much RAM for the guest; built first when it must be.
 
     ``debug`` takes the library that snapshots, waves and pipeline traces need.
     """
     from sim.library import LibraryMachine
 
-    return LibraryMachine(SocConfig(), ram_size=guest_ram + MONITOR_SIZE, debug=debug)
+    return LibraryMachine(config, ram_size=guest_ram + MONITOR_SIZE, debug=debug)
 
 
 def charge_model(machine: Machine, technique: str, factor: float) -> ChargeModel:
@@ -97,6 +99,7 @@ def run_guest(
         guest=guest.name,
         images=guest.files,
         result=result,
+        configuration_name=config.name,
         configuration=config.as_dict(),
         ram_size=guest.ram_size,
         charge=charges.factor,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sim.cli.options import add_configuration_option
 from sim.errors import VmxlabError
 
 __all__ = ["add_parser"]
@@ -9,6 +10,7 @@ __all__ = ["add_parser"]
 
 def add_parser(commands) -> None:
     parser = commands.add_parser("verilog", help="write the SoC as Verilog")
+    add_configuration_option(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True)
     parser.set_defaults(command=_verilog)
 
@@ -19,13 +21,12 @@ def _verilog(arguments) -> int:
         raise VmxlabError(f"cannot write {path}: no such folder, or it is one")
     from amaranth.back import verilog
 
-    from rtl.soc.config import SocConfig
     from rtl.soc.soc import Soc
     from sim.progress import progress
 
     with progress("Writing Verilog") as say:
         say("elaborating the RTL")
-        text = verilog.convert(Soc(SocConfig()), name="vmxlab", strip_internal_attrs=True)
+        text = verilog.convert(Soc(arguments.config), name="vmxlab", strip_internal_attrs=True)
     try:
         path.write_text(text)
     except OSError as error:

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from rtl.soc.config import SocConfig
+from rtl.soc.config import CONFIGURATIONS
 from sim.library import LibraryMachine
 from sim.lockstep import Divergence
 from sim.random_programs import PROFILES, generate
@@ -21,8 +21,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, metavar="SEED")
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--profile", choices=sorted(PROFILES))
+    parser.add_argument("--config", choices=CONFIGURATIONS, default="full")
     arguments = parser.parse_args()
-    differential = Differential(LibraryMachine(SocConfig(), ram_size=RAM_SIZE))
+    differential = Differential(LibraryMachine(CONFIGURATIONS[arguments.config], ram_size=RAM_SIZE))
     started = said = time.monotonic()
     diverged = []
     for done in range(arguments.count):

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from rtl.soc.config import CONFIGURATIONS
 from sim.cli.session import open_machine, run_guest
 from sim.guests import GuestOptions, bare_program
 from sw_vmm.errors import GuestPages
@@ -18,9 +19,9 @@ CYCLES = 1_000_000
 PAGING = ("supervisor",)
 
 
-@pytest.fixture(scope="module")
-def rtl():
-    return open_machine(GUEST_RAM)
+@pytest.fixture(scope="module", params=CONFIGURATIONS)
+def rtl(request):
+    return open_machine(GUEST_RAM, CONFIGURATIONS[request.param])
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.records import ParkKind
 from rtl.arch.traps import Privilege
-from rtl.soc.config import SocConfig
+from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sw_vmm.errors import BusError
 from sw_vmm.machine import ParkRecord
 from sw_vmm.vm import MONITOR_SIZE
@@ -16,8 +16,8 @@ __all__ = ["FakeMachine"]
 class FakeMachine:
     """RAM, ROM and a clock that only charges move."""
 
-    def __init__(self, guest_ram: int):
-        self.config = SimpleNamespace(ram_size=guest_ram + MONITOR_SIZE, **SocConfig().as_dict())
+    def __init__(self, guest_ram: int, config: SocConfig = CONFIGURATIONS["full"]):
+        self.config = SimpleNamespace(ram_size=guest_ram + MONITOR_SIZE, **config.as_dict())
         self.reset_count = 0
         self.reset()
 

@@ -10,7 +10,7 @@ import pytest
 
 import sw_vmm.guests
 from rtl.arch.performance import PERFORMANCE_EVENTS, STALLS
-from rtl.soc.config import SocConfig
+from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.benchmarks import (
     BENCH_SCHEMA,
     BENCHMARKS,
@@ -50,6 +50,15 @@ def machine():
 @pytest.fixture(scope="module")
 def measured(machine):
     """Measures a benchmark; once for all tests."""
+    return once(machine)
+
+
+@pytest.fixture(scope="module")
+def measured_small():
+    return once(LibraryMachine(CONFIGURATIONS["small"], ram_size=RAM_SIZE + (16 << 20)))
+
+
+def once(machine):
     found = {}
 
     def give(name):
@@ -66,6 +75,13 @@ def measured(machine):
 def test_cycles_and_instructions_are_as_recorded(measured, name):
     """A change of performance is a change of the record: vmxlab bench --record."""
     assert changes(load_history(), {name: measured(name)}, CONFIGURATION) == []
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_cycles_of_the_small_configuration_are_as_recorded(measured_small, name):
+    """vmxlab bench --record --config small"""
+    small = CONFIGURATIONS["small"].as_dict()
+    assert changes(load_history(), {name: measured_small(name)}, small) == []
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -135,10 +151,10 @@ def run_short(machine, guest):
 
 
 def test_documents_keep_to_their_schemas():
-    document = bench_document(some(), CONFIGURATION, "verilator 0")
+    document = bench_document(some(), SocConfig(), "verilator 0")
     assert violations(json.loads(json.dumps(document)), BENCH_SCHEMA) == []
     assert document["mean_ipc"] == 0.5
-    assert bench_document(some(name="chase"), CONFIGURATION, "")["mean_ipc"] is None
+    assert bench_document(some(name="chase"), SocConfig(), "")["mean_ipc"] is None
     damaged = document | {"benchmarks": {"sort": {"cycles": 1}}}
     assert violations(damaged, BENCH_SCHEMA)
     assert violations(load_history(), HISTORY_SCHEMA) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rtl.soc.config import CONFIGURATIONS
 from sim.cli import demo, doctor
 from sim.cli.main import main
 from sim.errors import VmxlabError
@@ -55,6 +56,24 @@ def one_line(vmxlab):
         return code, err
 
     return run
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_results_name_their_configuration(vmxlab, tmp_path, name):
+    for command in (["run"], ["compare", "--techniques", "interpret"]):
+        technique = INTERPRET if command == ["run"] else INTERPRET[2:]
+        file = tmp_path / "out.json"
+        code, _, _ = vmxlab(*command, "hello", "--config", name, *technique, "--json", file)
+        assert code == 0
+        document = json.loads(file.read_text())
+        machine = document.get("runs", [document])[0]["machine"]
+        assert machine["configuration_name"] == name
+        assert machine["configuration"] == CONFIGURATIONS[name].as_dict()
+
+
+def test_unknown_configurations_are_refused(one_line):
+    code, line = one_line("run", "hello", "--config", "smal")
+    assert code == 2 and "did you mean small?" in line
 
 
 def test_hello_says_hello(vmxlab):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import sw_vmm.guests
+from rtl.soc.config import CONFIGURATIONS
 from sim.cli.session import open_machine, run_guest
 from sim.errors import VmxlabError
 from sim.guests import GUESTS, GuestOptions, bare_program, platform_defines
@@ -36,7 +37,14 @@ def load(name, **options):
     return GUESTS[name].load(GuestOptions(ram_size=RAM, **options), lambda text: None)
 
 
-def test_hello_is_the_same_under_every_technique(machine):
+@pytest.fixture(scope="module")
+def small():
+    return open_machine(RAM, CONFIGURATIONS["small"])
+
+
+@pytest.mark.parametrize("size", ["machine", "small"])
+def test_hello_is_the_same_under_every_technique(request, size):
+    machine = request.getfixturevalue(size)
     runs = [run(machine, load("hello"), technique) for technique in TECHNIQUES]
     assert differences(runs) == []
     outcome = runs[0].result.outcome

@@ -36,6 +36,7 @@ def make_run(technique="native", **outcome):
         guest="hello",
         images=(("hello.elf", "0" * 64),),
         result=Result(technique, Outcome(**values), Cycles(9, 3, 3, 1, 3), 4, exits, {"cycles": 9}),
+        configuration_name="full",
         configuration={"ram_latency": 12},
         ram_size=1 << 26,
         charge=1.0,

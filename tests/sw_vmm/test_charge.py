@@ -1,6 +1,7 @@
 """The charge model: prices, factor, and constants that belong to one configuration."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,12 +10,13 @@ from sw_vmm.errors import ChargesError
 
 CHARGES = Charges(exit=40, csr=3, gpr=2, guest_word=4, device=50, instruction=60)
 CONFIGURATION = {"ram_latency": 12, "tlb_entries": 8}
+OTHER = {"ram_latency": 12, "tlb_entries": 4}
 
 
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "charges.json"
-    save_charges(CHARGES, CONFIGURATION, path)
+    save_charges([(OTHER, replace(CHARGES, exit=41)), (CONFIGURATION, CHARGES)], path)
     return path
 
 
@@ -42,11 +44,15 @@ def test_a_charge_without_constants_is_refused():
 
 def test_constants_come_back_for_their_configuration(file):
     assert load_charges(CONFIGURATION, file) == CHARGES
+    assert load_charges(OTHER, file).exit == 41
 
 
 def test_constants_of_another_configuration_are_refused_by_name(file):
+    """Named is what differs from the nearest one."""
     with pytest.raises(ChargesError, match=r"another configuration \(ram_latency\)"):
         load_charges({**CONFIGURATION, "ram_latency": 13}, file)
+    with pytest.raises(ChargesError, match=r"another configuration \(ways\)"):
+        load_charges({**OTHER, "ways": 2}, file)
 
 
 def test_missing_constants_say_what_to_do(tmp_path):
@@ -61,8 +67,9 @@ def test_missing_constants_say_what_to_do(tmp_path):
         lambda content: "[]",
         lambda content: content.replace('"csr": 3', '"csr": "3"'),
         lambda content: content.replace('"csr"', '"cst"'),
-        lambda content: content.replace('"format": 1', '"format": 2'),
-        lambda content: json.dumps({**json.loads(content), "configuration": None}),
+        lambda content: content.replace('"format": 2', '"format": 1'),
+        lambda content: json.dumps({**json.loads(content), "measurements": []}),
+        lambda content: json.dumps({**json.loads(content), "measurements": [{"cycles": {}}]}),
     ],
 )
 def test_damaged_constants_are_refused_in_one_line(file, damage):

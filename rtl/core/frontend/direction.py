@@ -10,12 +10,10 @@ __all__ = ["HISTORY_BITS", "Direction", "DirectionPredictor", "DirectionUpdate"]
 #: Outcomes remembered, the newest in bit 0.
 HISTORY_BITS = 16
 _SHORT_BITS = 6
-_ENTRIES = 1024
 _TAG_BITS = 8
 #: Counters of the tagged tables; the upper half of their range says taken.
 _COUNTER_BITS = 3
 _PACKET_BITS = 3
-_INDEX_BITS = exact_log2(_ENTRIES)
 _ROW = data.StructLayout({"valid": 1, "tag": _TAG_BITS, "counter": _COUNTER_BITS})
 
 
@@ -50,25 +48,30 @@ def _towards(counter, taken, width):
     )
 
 
-def _packet(pc):
-    return pc[_PACKET_BITS : _PACKET_BITS + _INDEX_BITS]
+def _packet(pc, index_bits):
+    return pc[_PACKET_BITS : _PACKET_BITS + index_bits]
 
 
-def _places(pc, history):
+def _places(pc, history, index_bits):
     """Index and tag in the two tagged tables, by a short and by the whole history."""
-    packet = _packet(pc)
+    packet = _packet(pc, index_bits)
     above = pc[_PACKET_BITS + 2 :][:_TAG_BITS]
     short = history[:_SHORT_BITS]
-    folded = history[:_INDEX_BITS] ^ history[_INDEX_BITS:]
+    folded = history[:index_bits] ^ history[index_bits:]
     scattered = history[:_TAG_BITS] ^ Cat(Const(0, 1), history[_TAG_BITS:])
     return (
-        (packet ^ Cat(Const(0, 4), short)[:_INDEX_BITS], (above ^ short)[:_TAG_BITS]),
+        (packet ^ Cat(Const(0, index_bits - _SHORT_BITS), short), (above ^ short)[:_TAG_BITS]),
         (packet ^ folded, (above ^ scattered)[:_TAG_BITS]),
     )
 
 
 class DirectionPredictor(wiring.Component):
     """Predict a branch by the longest history that has an entry for it (after TAGE, Seznec 2006).
+
+    Parameters
+    ----------
+    counter_count : int
+        Rows of each table; a power of two from 256 on.
 
     Members
     -------
@@ -83,27 +86,32 @@ class DirectionPredictor(wiring.Component):
         While ``sweep`` is 1, row ``swept`` of every table is cleared in each cycle.
     """
 
-    pc: In(64)
-    history: In(HISTORY_BITS)
-    read: In(1)
-    direction: Out(Direction)
-    taken: Out(1)
-    update: In(DirectionUpdate)
-    sweep: In(1)
-    swept: In(_INDEX_BITS)
+    def __init__(self, *, counter_count):
+        self._counter_count = counter_count
+        super().__init__(
+            {
+                "pc": In(64),
+                "history": In(HISTORY_BITS),
+                "read": In(1),
+                "direction": Out(Direction),
+                "taken": Out(1),
+                "update": In(DirectionUpdate),
+                "sweep": In(1),
+                "swept": In(exact_log2(counter_count)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.base = base = memory.Memory(shape=2, depth=_ENTRIES, init=[])
-        m.submodules.short = short = memory.Memory(
-            shape=unsigned(_ROW.size), depth=_ENTRIES, init=[]
-        )
-        m.submodules.long = long = memory.Memory(shape=unsigned(_ROW.size), depth=_ENTRIES, init=[])
+        rows, index_bits = self._counter_count, len(self.swept)
+        m.submodules.base = base = memory.Memory(shape=2, depth=rows, init=[])
+        m.submodules.short = short = memory.Memory(shape=unsigned(_ROW.size), depth=rows, init=[])
+        m.submodules.long = long = memory.Memory(shape=unsigned(_ROW.size), depth=rows, init=[])
         base_read, base_write = base.read_port(), base.write_port()
         direction, update = self.direction, self.update
         old = update.direction
         m.d.comb += [
-            base_read.addr.eq(_packet(self.pc)),
+            base_read.addr.eq(_packet(self.pc, index_bits)),
             base_read.en.eq(self.read),
             direction.base.eq(base_read.data),
             self.taken.eq(direction.base[-1]),
@@ -123,8 +131,8 @@ class DirectionPredictor(wiring.Component):
             (short, direction.short_hit, direction.short, old.short),
             (long, direction.long_hit, direction.long, old.long),
         )
-        reads = _places(self.pc, self.history)
-        writes = _places(update.pc, update.history)
+        reads = _places(self.pc, self.history, index_bits)
+        writes = _places(update.pc, update.history, index_bits)
         for (table, hit, counter, before), (index, tag), (target, target_tag), (
             moves,
             takes,
@@ -151,7 +159,7 @@ class DirectionPredictor(wiring.Component):
                 m.d.comb += self.taken.eq(counter[-1])
 
         m.d.comb += [
-            base_write.addr.eq(Mux(self.sweep, self.swept, _packet(update.pc))),
+            base_write.addr.eq(Mux(self.sweep, self.swept, _packet(update.pc, index_bits))),
             # Weakly taken: a branch is known once it has been taken.
             base_write.data.eq(Mux(self.sweep, 2, _towards(old.base, update.taken, 2))),
             base_write.en.eq(self.sweep | (update.valid & ~old.short_hit & ~old.long_hit)),

@@ -52,6 +52,11 @@ class FetchUnit(wiring.Component):
     bus, and only while ``alone`` says that no older instruction is under way, so never on
     speculation. No other place holds code: it gives an access fault, and no device sees the fetch.
 
+    Parameters
+    ----------
+    target_count, counter_count, indirect_count : int
+        See Predictor.
+
     Members
     -------
     redirect : In(Redirect)
@@ -84,6 +89,14 @@ class FetchUnit(wiring.Component):
     walk_stb: Out(1)
     idle: Out(1)
 
+    def __init__(self, *, target_count, counter_count, indirect_count):
+        self._predictor = {
+            "target_count": target_count,
+            "counter_count": counter_count,
+            "indirect_count": indirect_count,
+        }
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         state = Signal(_State)
@@ -95,7 +108,7 @@ class FetchUnit(wiring.Component):
         walk_query = Signal(TranslationQuery)
         bus_address = Signal(BUS_ADDRESS_BITS)
 
-        m.submodules.predictor = predictor = Predictor()
+        m.submodules.predictor = predictor = Predictor(**self._predictor)
         prediction = predictor.prediction
         m.submodules.next_packet = next_packet = NextPacket()
         # The packet after the one in phase 1 as first guessed, and as predicted.

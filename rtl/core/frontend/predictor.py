@@ -23,9 +23,7 @@ __all__ = [
 
 #: Targets are sign-extended from this bit count: all of Sv39, and all physical addresses used.
 TARGET_BITS = 39
-_TARGET_ENTRIES = 256
 _TAG_BITS = 12
-_INDIRECT_BITS = 9
 #: Entries of the return stack.
 CALL_DEPTH = 8
 #: Packets are eight bytes.
@@ -118,6 +116,13 @@ class Predictor(wiring.Component):
     the next, for the address given there as ``current``. Every table is swept after reset, so that
     two runs are identical; ``ready`` tells when that is done.
 
+    Parameters
+    ----------
+    target_count, indirect_count : int
+        Entries of the target buffer and of the table of indirect targets; powers of two.
+    counter_count : int
+        See DirectionPredictor.
+
     Members
     -------
     pc, read, follows : In
@@ -143,12 +148,19 @@ class Predictor(wiring.Component):
     repair: In(Repair)
     ready: Out(1)
 
+    def __init__(self, *, target_count, counter_count, indirect_count):
+        self._target_count = target_count
+        self._counter_count = counter_count
+        self._indirect_count = indirect_count
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         entry_shape = data.StructLayout(
             {"valid": 1, "tag": _TAG_BITS, "last": 2, "kind": BranchKind, "target": TARGET_BITS - 1}
         )
-        index_bits = exact_log2(_TARGET_ENTRIES)
+        index_bits = exact_log2(self._target_count)
+        indirect_bits = exact_log2(self._indirect_count)
 
         def index_of(pc):
             return pc[_PACKET_BITS : _PACKET_BITS + index_bits]
@@ -157,14 +169,14 @@ class Predictor(wiring.Component):
             return pc[_PACKET_BITS + index_bits :][:_TAG_BITS]
 
         def indirect_index(pc, history):
-            return (pc[_PACKET_BITS:] ^ history)[:_INDIRECT_BITS]
+            return (pc[_PACKET_BITS:] ^ history)[:indirect_bits]
 
         m.submodules.targets = targets = memory.Memory(
-            shape=unsigned(entry_shape.size), depth=_TARGET_ENTRIES, init=[]
+            shape=unsigned(entry_shape.size), depth=self._target_count, init=[]
         )
-        m.submodules.direction = direction = DirectionPredictor()
+        m.submodules.direction = direction = DirectionPredictor(counter_count=self._counter_count)
         m.submodules.indirects = indirects = memory.Memory(
-            shape=TARGET_BITS - 1, depth=1 << _INDIRECT_BITS, init=[]
+            shape=TARGET_BITS - 1, depth=self._indirect_count, init=[]
         )
         indirect_read, indirect_write = indirects.read_port(), indirects.write_port()
         target_read, target_write = targets.read_port(), targets.write_port()
@@ -177,7 +189,8 @@ class Predictor(wiring.Component):
         calls = Signal(range(CALL_DEPTH))
         stack = [Signal(TARGET_BITS, name=f"call{n}") for n in range(CALL_DEPTH)]
         # After reset the tables are swept.
-        sweeping, swept = Signal(init=1), Signal(len(direction.swept))
+        largest = max(self._target_count, self._counter_count, self._indirect_count)
+        sweeping, swept = Signal(init=1), Signal(range(largest))
         with m.If(sweeping):
             m.d.sync += [swept.eq(swept + 1), sweeping.eq(~swept.all())]
 

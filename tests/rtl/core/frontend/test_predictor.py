@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from rtl.core.frontend.predictor import CALL_DEPTH, BranchKind, Predictor
 
+#: Large enough for what the tests teach.
+SIZES = {"target_count": 256, "counter_count": 1024, "indirect_count": 512}
+
 
 def run(testbench):
-    dut = Predictor()
+    dut = Predictor(**SIZES)
 
     async def whole(ctx):
         while not ctx.get(dut.ready):
@@ -162,7 +165,7 @@ def test_returns_go_behind_their_calls(sites):
 
 
 def test_nothing_is_predicted_before_the_tables_are_swept():
-    dut = Predictor()
+    dut = Predictor(**SIZES)
 
     async def testbench(ctx):
         await learn(ctx, dut, 0x8000_0000, 0x8000_0100)
