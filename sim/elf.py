@@ -46,7 +46,15 @@ class Image:
     @property
     def signature(self) -> tuple[int, int] | None:
         """First and end address of the range the guest declares, or None when it is empty."""
-        first, end = (self.symbols.get(name, 0) for name in ("begin_signature", "end_signature"))
+        return self._range("begin_signature", "end_signature")
+
+    @property
+    def programs(self) -> tuple[int, int] | None:
+        """First and end address of the table of user programs (``sim.program_costs``), or None."""
+        return self._range("begin_programs", "end_programs")
+
+    def _range(self, *names: str) -> tuple[int, int] | None:
+        first, end = (self.symbols.get(name, 0) for name in names)
         return (first, end) if first < end else None
 
 

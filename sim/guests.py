@@ -10,6 +10,7 @@ from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT
 from sim.elf import Image, load_elf, load_raw
 from sim.errors import VmxlabError
 from sim.packages import OPENSBI, U_BOOT, Package, package_file
+from sim.tiny import KERNEL_ADDRESS, tiny_elf
 from sim.toolchain import build_program
 
 __all__ = [
@@ -24,8 +25,6 @@ __all__ = [
 
 _SOURCES = Path(sw_vmm.guests.__file__).parent
 _RAM = MEMORY_MAP["ram"].base
-#: Where fw_jump goes on in S-mode.
-_FW_JUMP_ADDRESS = _RAM + 0x20_0000
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,11 @@ class Guest:
         return next((image.signature for image in self.images if image.signature), None)
 
     @property
+    def programs(self) -> tuple[int, int] | None:
+        """Where the guest leaves what its user programs took (``sim.program_costs``)."""
+        return next((image.programs for image in self.images if image.programs), None)
+
+    @property
     def tohost(self) -> int | None:
         found = (image.symbols.get("tohost") for image in self.images)
         return next((address for address in found if address is not None), None)
@@ -127,17 +131,27 @@ def _load_hello(options, say):
     return _guest("hello", [(path, image)], options, cycles=100_000_000)
 
 
+def _load_tiny(options, say, *, name="tiny", sbi_timer=False):
+    kernel = tiny_elf(sbi_timer=sbi_timer, firmware=options.firmware is None)
+    files = [(kernel, load_elf(kernel, ram_size=options.ram_size))]
+    if options.firmware:
+        files.insert(0, (options.firmware, _load_any(options.firmware, _RAM, options)))
+        _refuse_overlap(files[0], KERNEL_ADDRESS)
+    return _guest(name, files, options, cycles=1_000_000_000)
+
+
+def _load_tiny_sbi(options, say):
+    return _load_tiny(options, say, name="tiny-sbi", sbi_timer=True)
+
+
 def _load_u_boot(options, say):
     firmware = _file(options.firmware, OPENSBI, say)
     kernel = _file(options.kernel, U_BOOT, say)
     files = [
         (firmware, _load_any(firmware, _RAM, options)),
-        (kernel, _load_any(kernel, _FW_JUMP_ADDRESS, options)),
+        (kernel, _load_any(kernel, KERNEL_ADDRESS, options)),
     ]
-    if files[0][1].end > _FW_JUMP_ADDRESS:
-        raise VmxlabError(
-            f"{firmware}: reaches {files[0][1].end:#x}, into the kernel at {_FW_JUMP_ADDRESS:#x}"
-        )
+    _refuse_overlap(files[0], KERNEL_ADDRESS)
     return _guest(
         "u-boot",
         files,
@@ -147,6 +161,12 @@ def _load_u_boot(options, say):
         typed=b" ",
         typed_after=b"Hit any key",
     )
+
+
+def _refuse_overlap(firmware, kernel_address):
+    path, image = firmware
+    if image.end > kernel_address:
+        raise VmxlabError(f"{path}: reaches {image.end:#x}, into the kernel at {kernel_address:#x}")
 
 
 def _file(given: Path | None, package: Package, say) -> Path:
@@ -186,6 +206,18 @@ GUESTS = {
     for kind in (
         GuestKind(
             "hello", "Embedded bare program: UART, traps, timer, S- and U-mode.", _load_hello
+        ),
+        GuestKind(
+            "tiny",
+            "Embedded kernel with Sv39, processes, pipes, and programs that stress each.",
+            _load_tiny,
+            takes=("firmware",),
+        ),
+        GuestKind(
+            "tiny-sbi",
+            "The same, its timer armed by calls of the firmware.",
+            _load_tiny_sbi,
+            takes=("firmware",),
         ),
         GuestKind(
             "u-boot",

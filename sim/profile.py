@@ -1,9 +1,10 @@
 """Tables for people: the exit profile in the manner of ``perf kvm stat``, and the comparison."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from sim.program_costs import ProgramCost
 from sw_vmm.result import ExitStatistics, Result
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "print_table",
     "profile_rows",
     "profile_table",
+    "programs_table",
 ]
 
 
@@ -124,6 +126,33 @@ def profile_table(guest: str, result: Result) -> Table:
             for row in rows
         ),
         footer=f"Total Samples: {samples}, total events handled time: {time} cycles.",
+    )
+
+
+def programs_table(
+    guest: str, programs: Mapping[str, Mapping[str, ProgramCost]], reference: str = "native"
+) -> Table | None:
+    """The guest's user programs by technique, in cycles; None when no technique has any.
+
+    Behind the cycles stands the slowdown against ``reference``, when that is among the techniques.
+    """
+    names = list(dict.fromkeys(name for costs in programs.values() for name in costs))
+    if not names:
+        return None
+
+    def cell(name: str, technique: str) -> str:
+        cost = programs[technique].get(name)
+        if cost is None:
+            return "-"
+        base = programs.get(reference, {}).get(name)
+        if technique == reference or base is None or not base.cycles:
+            return f"{cost.cycles}"
+        return f"{cost.cycles} ({cost.cycles / base.cycles:.3f}x)"
+
+    return Table(
+        title=f"User programs of {guest}, in cycles",
+        columns=("program", *programs),
+        rows=tuple((name, *(cell(name, technique) for technique in programs)) for name in names),
     )
 
 

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sim.errors import VmxlabError
+from sim.program_costs import ProgramCost
 from sw_vmm.result import Result
 
 __all__ = [
@@ -100,6 +101,10 @@ _RUN_ROWS = (
     SchemaRow("exits.*.cycles.p99", "integer", "99th percentile, by nearest rank."),
     SchemaRow("exits.*.cycles.max", "integer", "The dearest."),
     SchemaRow("exits.*.charged", "integer", "Cycles charged for all of them."),
+    SchemaRow("programs", "object", "What the guest's user programs took, by name, as it has measured it."),
+    SchemaRow("programs.*", "object", "One program."),
+    SchemaRow("programs.*.cycles", "integer", "Cycles, the guest's kernel included."),
+    SchemaRow("programs.*.instructions", "integer", "Instructions, the guest's kernel included."),
     SchemaRow("counters", "object", "Event counters of the hart."),
     SchemaRow("counters.*", "integer", "One counter."),
     SchemaRow("wall", "object", "The host's clock; no result depends on it."),
@@ -230,6 +235,7 @@ class Run:
     signature: bytes | None
     seconds: float
     simulator: str
+    programs: Mapping[str, ProgramCost] = field(default_factory=dict)
 
     @property
     def signature_sha256(self) -> str | None:
@@ -264,6 +270,7 @@ def run_document(run: Run) -> dict:
         "cycles": result["cycles"],
         "instructions": result["instructions"],
         "exits": result["exits"],
+        "programs": {name: asdict(cost) for name, cost in run.programs.items()},
         "counters": result["counters"],
         "wall": {
             "seconds": round(run.seconds, 3),

@@ -10,7 +10,7 @@ from sim.cli.run import exit_code, load_guest
 from sim.cli.session import charge_model, open_machine, run_guest
 from sim.errors import VmxlabError
 from sim.guests import Guest
-from sim.profile import comparison_table, print_table, profile_table
+from sim.profile import comparison_table, print_table, profile_table, programs_table
 from sim.results import COMPARE_SCHEMA, Run, compare_document, differences, write_json
 
 __all__ = ["add_parser", "compare_guest"]
@@ -84,6 +84,10 @@ def _report(guest: Guest, runs: list[Run]) -> int:
             print(file=out)
     print_table(comparison_table(guest.name, [run.result for run in runs]), out)
     print(file=out)
+    programs = programs_table(guest.name, {run.result.technique: run.programs for run in runs})
+    if programs:
+        print_table(programs, out)
+        print(file=out)
     found = differences(runs)
     for sentence in found:
         print(f"DIFFERENT: {sentence}", file=out)

@@ -21,7 +21,7 @@ from sim.elf import format_signature
 from sim.errors import VmxlabError
 from sim.gdb import GdbMachine, GdbServer
 from sim.guests import GUESTS, Guest, GuestOptions, bare_program
-from sim.profile import print_table, profile_table
+from sim.profile import print_table, profile_table, programs_table
 from sim.results import RUN_SCHEMA, Run, exit_document, run_document, write_json
 from sw_vmm.machine import Machine
 
@@ -166,6 +166,9 @@ def _report(guest: Guest, run: Run) -> None:
         sys.stdout.buffer.flush()
     if result.exits:
         print_table(profile_table(guest.name, result), sys.stderr)
+    programs = programs_table(guest.name, {result.technique: run.programs})
+    if programs:
+        print_table(programs, sys.stderr)
     if outcome.finished:
         end = f"ended with exit code {outcome.exit_code}"
     elif outcome.text_seen:

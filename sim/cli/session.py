@@ -10,6 +10,7 @@ from typing import BinaryIO
 from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.device_tree import boot_rom
 from sim.guests import Guest
+from sim.program_costs import program_costs
 from sim.results import Run, simulator_name
 from sw_vmm.charge import ChargeModel, load_charges
 from sw_vmm.machine import Event, Machine
@@ -90,11 +91,11 @@ def run_guest(
         result = runner.run(guest.cycles)
         seconds = time.monotonic() - started
     shown.show(result.outcome.console)
-    signature = None
-    if guest.signature:
-        first, end = guest.signature
-        machine.clean()
-        signature = runner.read_memory(first, end - first)
+    machine.clean()
+    signature, programs = (
+        runner.read_memory(place[0], place[1] - place[0]) if place else None
+        for place in (guest.signature, guest.programs)
+    )
     return Run(
         guest=guest.name,
         images=guest.files,
@@ -104,6 +105,7 @@ def run_guest(
         ram_size=guest.ram_size,
         charge=charges.factor,
         signature=signature,
+        programs=program_costs(programs or b""),
         seconds=seconds,
         simulator=simulator_name(),
     )

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.profile import Table, comparison_table, print_table, profile_rows, profile_table
+from sim.profile import (
+    Table,
+    comparison_table,
+    print_table,
+    profile_rows,
+    profile_table,
+    programs_table,
+)
+from sim.program_costs import ProgramCost
 from sw_vmm.result import Cycles, ExitStatistics, Outcome, Result, Spread
 
 SAMPLES = st.dictionaries(
@@ -126,3 +134,17 @@ def test_narrow_terminal_cuts_nothing_short(monkeypatch):
     print_table(comparison_table("hello", [result("native"), result(total=3000)]), terminal)
     assert "exits per million instructions" in terminal.getvalue()
     assert "trap-emulate" in terminal.getvalue()
+
+
+def test_programs_stand_side_by_side():
+    native = {"compute": ProgramCost(1000, 1), "forks": ProgramCost(200, 1)}
+    other = {"compute": ProgramCost(1050, 1), "disk": ProgramCost(7, 1)}
+    table = programs_table("tiny", {"native": native, "vmx-ept": other})
+    assert table.columns == ("program", "native", "vmx-ept")
+    assert table.rows == (
+        ("compute", "1000", "1050 (1.050x)"),
+        ("forks", "200", "-"),
+        ("disk", "-", "7"),
+    )
+    assert programs_table("tiny", {"vmx-ept": other}).rows[0] == ("compute", "1050")
+    assert programs_table("hello", {"native": {}}) is None

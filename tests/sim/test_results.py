@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.errors import VmxlabError
+from sim.program_costs import ProgramCost
 from sim.results import (
     COMPARE_SCHEMA,
     EXIT_SCHEMA,
@@ -43,6 +44,7 @@ def make_run(technique="native", **outcome):
         signature=signature,
         seconds=0.5,
         simulator="verilator 0",
+        programs={"compute": ProgramCost(9, 4)},
     )
 
 
@@ -76,7 +78,7 @@ def test_documents_keep_to_their_schemas(document, schema):
 
 @pytest.mark.parametrize(("document", "schema"), [(RUN, RUN_SCHEMA), (COMPARE, COMPARE_SCHEMA)])
 def test_every_missing_or_strange_member_is_noticed(document, schema):
-    free = ("configuration", "exits", "counters")
+    free = ("configuration", "exits", "programs", "counters")
     for place in places(document):
         strange = changed(document, place, lambda inner, key: inner.__setitem__(key, {"x": ()}))
         assert violations(strange, schema), place
