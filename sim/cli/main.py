@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    from sim.cli import bench, compare, doctor, guests, maps_command, run, verilog
+    from sim.cli import bench, compare, diff, doctor, guests, maps_command, run, verilog
 
     parser = _Parser(
         prog="vmxlab",
@@ -55,7 +55,7 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
-    for module in (run, compare, bench, guests, maps_command, verilog, doctor):
+    for module in (run, compare, diff, bench, guests, maps_command, verilog, doctor):
         module.add_parser(commands)
     return parser
 

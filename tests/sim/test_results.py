@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sim.errors import VmxlabError
 from sim.program_costs import ProgramCost
+from sim.result_diff import DIFF_SCHEMA
 from sim.results import (
     COMPARE_SCHEMA,
     EXIT_SCHEMA,
@@ -26,7 +27,7 @@ from sim.results import (
 from sw_vmm.result import Cycles, ExitStatistics, Outcome, Result, Spread
 
 MANUAL = Path(__file__).parents[2] / "docs/json.md"
-SCHEMAS = (RUN_SCHEMA, COMPARE_SCHEMA, EXIT_SCHEMA)
+SCHEMAS = (RUN_SCHEMA, COMPARE_SCHEMA, EXIT_SCHEMA, DIFF_SCHEMA)
 
 
 def make_run(technique="native", **outcome):
