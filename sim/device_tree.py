@@ -21,11 +21,18 @@ _UART_CLOCK_HZ = 3_686_400
 _A0, _A1, _T0 = 10, 11, 5
 
 
-def device_tree(config: SocConfig, *, ram_size: int, bootargs: str = "") -> bytes:
+def device_tree(
+    config: SocConfig,
+    *,
+    ram_size: int,
+    bootargs: str = "",
+    initrd: tuple[int, int] | None = None,
+) -> bytes:
     """The flattened device tree: the platform of ``rtl.arch.memory_map`` with ``ram_size`` bytes.
 
     It names guest RAM and the devices of the SoC, nothing else, and depends on nothing but the
-    arguments. Raises ValueError when ``bootargs`` is not printable ASCII.
+    arguments; ``initrd`` is first and end address of an initial RAM disk. Raises ValueError when
+    ``bootargs`` is not printable ASCII.
     """
     if not (bootargs.isascii() and bootargs.isprintable()):
         raise ValueError(f"boot arguments {bootargs!r} are not printable ASCII")
@@ -41,6 +48,9 @@ def device_tree(config: SocConfig, *, ram_size: int, bootargs: str = "") -> byte
 
     if bootargs:
         _strings(tree, "/chosen", "bootargs", bootargs)
+    if initrd:
+        for name, address in zip(("start", "end"), initrd, strict=True):
+            _words(tree, "/chosen", f"linux,initrd-{name}", address >> 32, address & 0xFFFF_FFFF)
     _strings(tree, "/chosen", "stdout-path", f"/soc/{_unit('serial', 'uart')}")
 
     _cpus(tree, config, phandles)
@@ -81,12 +91,17 @@ def reset_code(entry: int, tree_address: int, base: int = MEMORY_MAP["rom"].base
 
 
 def boot_rom(
-    config: SocConfig, *, ram_size: int, bootargs: str = "", entry: int = MEMORY_MAP["ram"].base
+    config: SocConfig,
+    *,
+    ram_size: int,
+    bootargs: str = "",
+    initrd: tuple[int, int] | None = None,
+    entry: int = MEMORY_MAP["ram"].base,
 ) -> bytes:
     """The contents of the boot ROM. Raises ValueError when they do not fit."""
     rom = MEMORY_MAP["rom"]
-    code = reset_code(entry, rom.base + 32)
-    image = code.ljust(32, b"\0") + device_tree(config, ram_size=ram_size, bootargs=bootargs)
+    tree = device_tree(config, ram_size=ram_size, bootargs=bootargs, initrd=initrd)
+    image = reset_code(entry, rom.base + 32).ljust(32, b"\0") + tree
     if len(image) > rom.size:
         raise ValueError(f"reset code and device tree need {len(image)} of {rom.size} bytes")
     return image

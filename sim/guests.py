@@ -2,18 +2,21 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import sw_vmm.guests
 from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT
+from rtl.arch.paging import PAGE_BITS
 from sim.elf import Image, load_elf, load_raw
 from sim.errors import VmxlabError
-from sim.packages import OPENSBI, U_BOOT, Package, package_file
+from sim.linux_image import LINUX_BOOTARGS, LINUX_SUCCESS, initial_ram_disk, kernel_image
+from sim.packages import LINUX, OPENSBI, U_BOOT, Package, package_file
 from sim.tiny import KERNEL_ADDRESS, tiny_elf
 from sim.toolchain import build_program
 
 __all__ = [
+    "DEFAULT_RAM_SIZE",
     "GUESTS",
     "Guest",
     "GuestKind",
@@ -25,6 +28,12 @@ __all__ = [
 
 _SOURCES = Path(sw_vmm.guests.__file__).parent
 _RAM = MEMORY_MAP["ram"].base
+#: What a guest gets that has no need of its own.
+DEFAULT_RAM_SIZE = 64 << 20
+#: Behind the kernel, for the device tree: OpenSBI puts it at a multiple of 2 MiB.
+_FIRMWARE_ROOM = 4 << 20
+#: With 64 MiB Debian's kernel hangs before it has a console.
+_LINUX_RAM = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,9 @@ class Guest:
     """A guest ready to be put into memory: the same bytes under every technique.
 
     ``files`` are (name, SHA-256) of what it was loaded from; ``signature`` is the range it
-    declares; ``tohost`` the HTIF word that ends it; ``cycles`` the budget.
+    declares; ``tohost`` the HTIF word that ends it; ``cycles`` the budget; ``initrd`` first and end
+    address of its initial RAM disk. ``success`` is what it prints when all is well: a guest that
+    ends without it has failed. ``archives`` are (name, SHA-256) of the packages it is from.
     """
 
     name: str
@@ -61,7 +72,10 @@ class Guest:
     input: bytes = b""
     input_after: bytes = b""
     bootargs: str = ""
+    initrd: tuple[int, int] | None = None
+    success: bytes = b""
     files: tuple[tuple[str, str], ...] = ()
+    archives: tuple[tuple[str, str], ...] = ()
 
     @property
     def entry(self) -> int:
@@ -92,13 +106,14 @@ class GuestKind:
     """A row of ``vmxlab guests``.
 
     ``load`` makes the guest; it may build or download, and says so by its second argument.
-    ``takes`` are the options that name its files.
+    ``takes`` are the options that name its files; ``ram_size`` is what it gets unless told.
     """
 
     name: str
     text: str
     load: Callable[[GuestOptions, Callable[[str], None]], Guest]
     takes: tuple[str, ...] = field(default=())
+    ram_size: int = DEFAULT_RAM_SIZE
 
 
 def platform_defines() -> dict[str, int]:
@@ -145,11 +160,10 @@ def _load_tiny_sbi(options, say):
 
 
 def _load_u_boot(options, say):
-    firmware = _file(options.firmware, OPENSBI, say)
-    kernel = _file(options.kernel, U_BOOT, say)
+    source = _Source(options, say)
     files = [
-        (firmware, _load_any(firmware, _RAM, options)),
-        (kernel, _load_any(kernel, KERNEL_ADDRESS, options)),
+        source.load(options.firmware, OPENSBI, _RAM),
+        source.load(options.kernel, U_BOOT, KERNEL_ADDRESS),
     ]
     _refuse_overlap(files[0], KERNEL_ADDRESS)
     return _guest(
@@ -160,6 +174,7 @@ def _load_u_boot(options, say):
         until=b"=> ",
         typed=b" ",
         typed_after=b"Hit any key",
+        archives=source.archives,
     )
 
 
@@ -169,8 +184,58 @@ def _refuse_overlap(firmware, kernel_address):
         raise VmxlabError(f"{path}: reaches {image.end:#x}, into the kernel at {kernel_address:#x}")
 
 
-def _file(given: Path | None, package: Package, say) -> Path:
-    return Path(given) if given else package_file(package, say=say)
+def _load_linux(options, say):
+    if options.kernel is None and options.ram_size < _LINUX_RAM:
+        raise VmxlabError(
+            f"{LINUX.name} does not start with less than {_LINUX_RAM >> 20}M of RAM (see --mem)"
+        )
+    source = _Source(options, say)
+    firmware = source.load(options.firmware, OPENSBI, _RAM)
+    _refuse_overlap(firmware, KERNEL_ADDRESS)
+    kernel_path = source.find(options.kernel, LINUX)
+    kernel = kernel_image(kernel_path, KERNEL_ADDRESS, ram_size=options.ram_size)
+    disk_path = initial_ram_disk()
+    disk = disk_path.read_bytes()
+    # At the very end of RAM, as far as possible from the kernel and what the firmware puts behind it.
+    place = _RAM + options.ram_size - len(disk) & -(1 << PAGE_BITS)
+    if place < kernel.end + _FIRMWARE_ROOM:
+        raise VmxlabError(
+            f"{kernel_path}: {options.ram_size >> 20}M of RAM do not hold the kernel and its "
+            "initial RAM disk (see --mem)"
+        )
+    guest = _guest(
+        "linux",
+        [firmware, (kernel_path, kernel), (disk_path, Image(place, ((place, disk),)))],
+        options,
+        cycles=10_000_000_000,
+        archives=source.archives,
+    )
+    return replace(
+        guest,
+        bootargs=options.bootargs or LINUX_BOOTARGS,
+        initrd=(place, place + len(disk)),
+        success=LINUX_SUCCESS,
+    )
+
+
+class _Source:
+    """Where a guest's files come from: given by the user, or from packages (``archives``)."""
+
+    def __init__(self, options: GuestOptions, say: Callable[[str], None]):
+        self._options = options
+        self._say = say
+        self.archives: list[tuple[str, str]] = []
+
+    def find(self, given: Path | None, package: Package) -> Path:
+        if given:
+            return Path(given)
+        found = package_file(package, say=self._say)
+        self.archives.append((found.archive, found.archive_sha256))
+        return found.path
+
+    def load(self, given: Path | None, package: Package, address: int) -> tuple[Path, Image]:
+        path = self.find(given, package)
+        return path, _load_any(path, address, self._options)
 
 
 def _load_any(path, address, options):
@@ -184,7 +249,7 @@ def _load_any(path, address, options):
     return load_raw(path, address, ram_size=options.ram_size)
 
 
-def _guest(name, files, options, *, cycles, until=None, typed=b"", typed_after=b""):
+def _guest(name, files, options, *, cycles, until=None, typed=b"", typed_after=b"", archives=()):
     return Guest(
         name=name,
         images=tuple(image for _, image in files),
@@ -197,6 +262,7 @@ def _guest(name, files, options, *, cycles, until=None, typed=b"", typed_after=b
         files=tuple(
             (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path, _ in files
         ),
+        archives=tuple(archives),
     )
 
 
@@ -224,6 +290,13 @@ GUESTS = {
             "Stock OpenSBI fw_jump and stock U-Boot in S-mode, to the prompt.",
             _load_u_boot,
             takes=("firmware", "kernel"),
+        ),
+        GuestKind(
+            "linux",
+            "Stock OpenSBI and a stock Linux kernel, to our own /init and its checks.",
+            _load_linux,
+            takes=("firmware", "kernel"),
+            ram_size=_LINUX_RAM,
         ),
     )
 }

@@ -222,7 +222,8 @@ def _has_type(value: object, types: str) -> bool:
 class Run:
     """A result together with what it was measured on.
 
-    ``signature`` holds the bytes of the range the guest declares, None when it declares none.
+    ``signature`` holds the bytes of the range the guest declares, None when it declares none;
+    ``succeeded`` says that the guest has printed what it prints when all is well.
     """
 
     guest: str
@@ -236,6 +237,7 @@ class Run:
     seconds: float
     simulator: str
     programs: Mapping[str, ProgramCost] = field(default_factory=dict)
+    succeeded: bool = True
 
     @property
     def signature_sha256(self) -> str | None:

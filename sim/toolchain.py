@@ -14,19 +14,16 @@ from sim.errors import VmxlabError
 
 __all__ = [
     "TARGET_FLAGS",
+    "build_linux_program",
     "build_program",
     "compiler_command",
     "compiler_environment",
     "compiler_version",
 ]
 
-#: RV64IMAC without an operating system, loaded at any address within 2 GiB.
-TARGET_FLAGS = (
-    "-target",
-    "riscv64-freestanding-none",
+_FLAGS = (
     "-mcpu=generic_rv64+m+a+c",
     "-mabi=lp64",
-    "-mcmodel=medany",
     "-nostdlib",
     "-static",
     "-ffreestanding",
@@ -34,6 +31,15 @@ TARGET_FLAGS = (
     "-fno-stack-protector",
     "-fno-pic",
 )
+#: RV64IMAC without an operating system, loaded at any address within 2 GiB.
+TARGET_FLAGS = (
+    "-target",
+    "riscv64-freestanding-none",
+    "-mcmodel=medany",
+    *_FLAGS,
+)
+#: The same hart under Linux; stripped, so that no path of a file gets into the program.
+_LINUX_FLAGS = ("-target", "riscv64-linux-musl", *_FLAGS, "-s")
 
 
 def compiler_version() -> str | None:
@@ -71,27 +77,50 @@ def build_program(
     under a key of everything it is made from: ``headers`` name the files the sources include. Two processes may build the same program at once. Raises VmxlabError
     with the compiler's first complaint when it does not build.
     """
-    sources = [Path(source) for source in sources]
-    for file in [*sources, script, *headers]:
-        if not file.is_file():
-            raise VmxlabError(f"{name}: source file {file} does not exist")
     defines = defines or {}
     macros = [f"-D{symbol}={value:#x}" for symbol, value in defines.items()]
-    arguments = [*TARGET_FLAGS, "-O2", *macros, *flags]
-    command = compiler_command()
-    key = hash_of(
-        name, str(compiler_version()), sources_hash([*sources, script, *headers]), *arguments
+    # zig cc passes no --defsym on.
+    symbols = "".join(f"{symbol} = {value:#x};\n" for symbol, value in defines.items())
+    return _built(
+        name,
+        sources,
+        [*headers, script],
+        [*TARGET_FLAGS, "-O2", *macros, *flags],
+        lambda: symbols + script.read_text(),
     )
 
+
+def build_linux_program(
+    name: str, sources: Sequence[Path], *, headers: Sequence[Path] = (), flags: Sequence[str] = ()
+) -> Path:
+    """As ``build_program``, for a static program of Linux without a C library.
+
+    The kernel's own headers are there to be included.
+    """
+    return _built(name, sources, headers, [*_LINUX_FLAGS, "-O2", *flags], None)
+
+
+def _built(name, sources, headers, arguments, script):
+    sources = [Path(source) for source in sources]
+    inputs = [*sources, *headers]
+    for file in inputs:
+        if not file.is_file():
+            raise VmxlabError(f"{name}: source file {file} does not exist")
+    command = compiler_command()
+    key = hash_of(name, str(compiler_version()), sources_hash(inputs), *arguments)
+
     def build(folder: Path) -> None:
-        # zig cc passes no --defsym on.
-        symbols = "".join(f"{symbol} = {value:#x};\n" for symbol, value in defines.items())
         with tempfile.TemporaryDirectory() as scratch:
-            layout = Path(scratch, "program.ld")
-            layout.write_text(symbols + script.read_text())
+            more = []
+            if script is None:
+                more += [f"-isystem{folder}" for folder in _linux_headers()]
+            else:
+                layout = Path(scratch, "program.ld")
+                layout.write_text(script())
+                more += [f"-Wl,-T,{layout}"]
             elf = str(folder / f"{name}.elf")
             result = subprocess.run(
-                [*command, *arguments, f"-Wl,-T,{layout}", "-o", elf, *map(str, sources)],
+                [*command, *arguments, *more, "-o", elf, *map(str, sources)],
                 capture_output=True,
                 text=True,
                 env=compiler_environment(),
@@ -103,3 +132,9 @@ def build_program(
             raise VmxlabError(f"{name} does not build: {complaint or 'the compiler failed'}")
 
     return cached("programs", key, build) / f"{name}.elf"
+
+
+def _linux_headers():
+    """Where the ziglang package keeps the kernel's headers; zig leaves them out with -nostdlib."""
+    package = Path(importlib.util.find_spec("ziglang").origin).parent
+    return [package / "lib/libc/include" / name for name in ("riscv-linux-any", "any-linux-any")]

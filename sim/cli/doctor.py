@@ -20,8 +20,8 @@ _PROGRAMS = (
     ("make", "make", "'make demo' and 'make test'", False),
     ("perl", "perl", "cocotb tests", False),
     ("git", "git", "names the revision in results", False),
-    ("apt-get", "apt", "downloads the firmware of guest u-boot", False),
-    ("dpkg-deb", "dpkg", "unpacks the firmware of guest u-boot", False),
+    ("apt-get", "apt", "downloads the images of u-boot and linux", False),
+    ("dpkg-deb", "dpkg", "unpacks the images of u-boot and linux", False),
 )
 #: Python packages: name, what for, needed for the first run.
 _PACKAGES = (

@@ -184,8 +184,7 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         "--mem",
         metavar="SIZE",
         type=memory_size,
-        default=64 << 20,
-        help="guest RAM (default 64M)",
+        help="guest RAM (default 64M; linux: 128M)",
     )
     parser.add_argument(
         "--charge",

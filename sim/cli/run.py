@@ -20,7 +20,7 @@ from sim.debugging import WatchedMachine
 from sim.elf import format_signature
 from sim.errors import VmxlabError
 from sim.gdb import GdbMachine, GdbServer
-from sim.guests import GUESTS, Guest, GuestOptions, bare_program
+from sim.guests import DEFAULT_RAM_SIZE, GUESTS, Guest, GuestOptions, bare_program
 from sim.profile import print_table, profile_table, programs_table
 from sim.results import RUN_SCHEMA, Run, exit_document, run_document, write_json
 from sw_vmm.machine import Machine
@@ -57,8 +57,9 @@ def add_parser(commands) -> None:
 
 def load_guest(arguments: argparse.Namespace, elf: Path | None = None) -> Guest:
     """The guest the command line asks for. Raises VmxlabError when it cannot be had."""
+    kind = None if elf is not None else GUESTS[arguments.guest]
     options = GuestOptions(
-        ram_size=arguments.mem,
+        ram_size=arguments.mem or (kind.ram_size if kind else DEFAULT_RAM_SIZE),
         firmware=arguments.firmware,
         kernel=arguments.kernel,
         until=arguments.until,
@@ -66,25 +67,24 @@ def load_guest(arguments: argparse.Namespace, elf: Path | None = None) -> Guest:
         input_after=arguments.input_after,
         cycles=arguments.cycles,
     )
-    if elf is not None:
-        takes, guest = (), bare_program(elf, options)
-    else:
-        kind = GUESTS[arguments.guest]
-        takes = kind.takes
-        guest = kind.load(options, _say)
+    takes = kind.takes if kind else ()
     for name in ("firmware", "kernel"):
         if getattr(arguments, name) and name not in takes:
-            raise UsageError(f"guest {guest.name} takes no --{name}")
+            raise UsageError(f"guest {kind.name if kind else elf.name} takes no --{name}")
+    guest = kind.load(options, _say) if kind else bare_program(elf, options)
     if guest.input and not guest.input_after:
         raise UsageError("--input needs --input-after: the text to type it after")
     return guest
 
 
 def exit_code(run: Run) -> int:
-    """The exit code of the process: the guest's own, 0 when the awaited text came, else 1."""
+    """The exit code of the process: the guest's own, 0 when the awaited text came, else 1.
+
+    A guest that ends with 0 but has not printed what it prints when all is well has failed.
+    """
     outcome = run.result.outcome
     if outcome.finished:
-        return min(outcome.exit_code or 0, 255)
+        return min(outcome.exit_code or (0 if run.succeeded else 1), 255)
     return 0 if outcome.text_seen else 1
 
 
@@ -169,7 +169,9 @@ def _report(guest: Guest, run: Run) -> None:
     programs = programs_table(guest.name, {result.technique: run.programs})
     if programs:
         print_table(programs, sys.stderr)
-    if outcome.finished:
+    if outcome.finished and not run.succeeded:
+        end = f"ended without {guest.success.decode('ascii').strip()!r}"
+    elif outcome.finished:
         end = f"ended with exit code {outcome.exit_code}"
     elif outcome.text_seen:
         end = "printed the text it was to run to"

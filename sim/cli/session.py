@@ -69,7 +69,13 @@ def run_guest(
     """
     machine.reset()
     config = _soc_config(machine)
-    rom = boot_rom(config, ram_size=guest.ram_size, bootargs=guest.bootargs, entry=guest.entry)
+    rom = boot_rom(
+        config,
+        ram_size=guest.ram_size,
+        bootargs=guest.bootargs,
+        initrd=guest.initrd,
+        entry=guest.entry,
+    )
     shown = _Console(console)
     native = technique == "native"
     vm = Vm(_Sliced(machine, shown) if native else machine, rom=rom)
@@ -108,18 +114,21 @@ def run_guest(
         programs=program_costs(programs or b""),
         seconds=seconds,
         simulator=simulator_name(),
+        succeeded=guest.success in result.outcome.console,
     )
 
 
 class _Console:
     """The guest's console on its way to the user, up to the text that ends the run.
 
-    ``source`` may be called at any time from any thread; None says that nobody may ask.
+    ``source`` may be called at any time from any thread; None says that nobody may ask. ``cycles``
+    is how far a native run has come.
     """
 
     def __init__(self, file: BinaryIO | None):
         self._file = file
         self._shown = 0
+        self.cycles = 0
         self._lock = threading.Lock()
         self.source: Callable[[], bytes] | None = None
         self.cut: Callable[[bytes], bytes] = bytes
@@ -159,6 +168,7 @@ class _Sliced:
             event = self._machine.run(_SLICE)
             if event != Event.BUDGET:
                 return event
+            self._shown.cycles += _SLICE
             if self._shown.live:
                 self._shown.show(self._machine.console())
             cycles -= _SLICE
@@ -177,7 +187,8 @@ def _watched(title: str, shown: _Console) -> Iterator[None]:
             shown.look()
             passed = time.monotonic() - started
             if passed >= word:
-                print(f"{title}: {passed:.0f} s", file=sys.stderr, flush=True)
+                far = f", {shown.cycles / 1e6:.0f} M cycles" if shown.cycles else ""
+                print(f"{title}: {passed:.0f} s{far}", file=sys.stderr, flush=True)
                 word += min(word, _INTERVAL)
 
     thread = threading.Thread(target=watch, daemon=True)

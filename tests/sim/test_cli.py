@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,37 @@ def test_image_larger_than_ram_is_one_line(one_line, tmp_path):
     )
     assert code == 1
     assert "do not fit into RAM" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--kernel", "{tmp}/none"), "No such file"),
+        (("--kernel", "{tmp}/kernel"), "no bootable Linux image"),
+        (("--kernel", "{tmp}"), "Is a directory"),
+        (("--mem", "64M"), "less than 128M of RAM"),
+    ],
+)
+def test_linux_that_cannot_start_is_one_line(one_line, tmp_path, options, message):
+    for name in ("firmware", "kernel"):
+        (tmp_path / name).write_bytes(bytes(4096))
+    options = [option.format(tmp=tmp_path) for option in options]
+    code, line = one_line("run", "linux", "--firmware", tmp_path / "firmware", *options)
+    assert code == 1
+    assert message in line
+
+
+@pytest.mark.parametrize(("last_line", "expected"), [(b"goodbye\r\n", 0), (b"farewell\r\n", 1)])
+def test_guest_that_ends_without_its_last_line_has_failed(vmxlab, monkeypatch, last_line, expected):
+    kind = GUESTS["hello"]
+
+    def load(options, say):
+        return replace(kind.load(options, say), success=last_line)
+
+    monkeypatch.setitem(GUESTS, "hello", replace(kind, load=load))
+    code, _, err = vmxlab("run", "hello", *INTERPRET)
+    assert code == expected
+    assert ("ended without 'farewell'" in err) == bool(expected)
 
 
 def test_unwritable_result_is_said_before_the_run(one_line, tmp_path):

@@ -84,6 +84,14 @@ def test_memory_clock_and_arguments_follow(mebibytes, cycles_per_tick, bootargs)
     assert (strings(found)[0] if found else "") == bootargs
 
 
+def test_initial_ram_disk_is_named_where_there_is_one(nodes):
+    first, end = 0x8765_4000, 0x1_2345_6789
+    chosen = parse(device_tree(SocConfig(), ram_size=1 << 26, initrd=(first, end)))["/chosen"]
+    found = [words(chosen[f"linux,initrd-{name}"]) for name in ("start", "end")]
+    assert [high << 32 | low for high, low in found] == [first, end]
+    assert not any("initrd" in name for name in nodes["/chosen"])
+
+
 def test_hart_is_described_in_all_forms(nodes):
     cpu = nodes["/cpus/cpu@0"]
     (isa,) = strings(cpu["riscv,isa"])

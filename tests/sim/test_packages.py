@@ -1,6 +1,8 @@
 """Fetching packages, with an apt-get of our own on PATH."""
 
+import hashlib
 import os
+import platform
 import subprocess
 
 import pytest
@@ -21,19 +23,25 @@ esac
 """
 
 
-@pytest.fixture
-def archive(tmp_path):
+def make_package(tmp_path, name, *, architecture="all", files=None, depends=None):
     """A package as dpkg makes it."""
-    root = tmp_path / "root"
+    root = tmp_path / f"root-{name}"
     (root / "DEBIAN").mkdir(parents=True)
-    (root / "DEBIAN/control").write_text(
-        "Package: firmware\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: none\n"
-    )
-    (root / PACKAGE.file).parent.mkdir(parents=True)
-    (root / PACKAGE.file).write_bytes(CONTENT)
-    made = tmp_path / "firmware_1_all.deb"
+    control = f"Package: {name}\nVersion: 1\nArchitecture: {architecture}\nMaintainer: nobody\n"
+    if depends:
+        control += f"Depends: {depends}\n"
+    (root / "DEBIAN/control").write_text(f"{control}Description: none\n")
+    for file, content in (files or {}).items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(content)
+    made = tmp_path / f"{name}_1_{architecture}.deb"
     subprocess.run(["dpkg-deb", "--build", root, made], check=True, capture_output=True)
     return made
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return make_package(tmp_path, "firmware", files={PACKAGE.file: CONTENT})
 
 
 @pytest.fixture
@@ -53,18 +61,20 @@ def apt(tmp_path, archive, monkeypatch):
     return install
 
 
-def test_system_lists_are_enough(apt):
+def test_system_lists_are_enough(apt, archive):
     calls = apt("system")
     said = []
-    path = package_file(PACKAGE, say=said.append)
-    assert path.read_bytes() == CONTENT
+    found = package_file(PACKAGE, say=said.append)
+    assert found.path.read_bytes() == CONTENT
+    assert found.archive == archive.name
+    assert found.archive_sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert len(calls()) == 1 and "update" not in calls()[0]
     assert said == ["downloading package firmware"]
 
 
 def test_private_lists_are_fetched_when_the_system_has_none(apt, tmp_path):
     calls = apt("private")
-    assert package_file(PACKAGE).read_bytes() == CONTENT
+    assert package_file(PACKAGE).path.read_bytes() == CONTENT
     assert [("update" in call, "-c" in call) for call in calls()] == [
         (False, False),
         (True, True),
@@ -81,8 +91,8 @@ def test_second_time_asks_nobody(apt):
 
 def test_damaged_cache_is_fetched_again(apt):
     calls = apt("system")
-    package_file(PACKAGE).write_bytes(b"half")
-    assert package_file(PACKAGE).read_bytes() == CONTENT
+    package_file(PACKAGE).path.write_bytes(b"half")
+    assert package_file(PACKAGE).path.read_bytes() == CONTENT
     assert len(calls()) == 2
 
 
@@ -105,3 +115,90 @@ def test_package_without_the_file_is_refused(apt):
     other = Package("firmware", "usr/lib/other.bin", "--kernel FILE")
     with pytest.raises(PackageError, match=r"holds no usr/lib/other\.bin"):
         package_file(other)
+
+
+KERNEL = Package(
+    "kernel-riscv64",
+    "boot/image-*",
+    "--kernel FILE",
+    architecture="riscv64",
+    release="later",
+    versioned=True,
+)
+OTHER_APT = """#!/bin/sh
+case " $* " in
+*" indextargets "*) printf '%s\\n' {targets} ;;
+*" update "*)
+    test -n "$2" && cp "$(sed -n 's/^Dir::Etc::sourcelist "\\(.*\\)";/\\1/p' apt.conf)" "{log}"
+    cat apt.conf >>"{log}" ;;
+*" download "*)
+    for name; do :; done
+    for archive in "{folder}/$name"_*.deb; do test ! -e "$archive" || cp "$archive" .; done ;;
+esac
+"""
+HERE = ("'mirror://extra|Extra|here|main'", "'mirror://security|Debian-Security|here-security|main'",
+        "'mirror://main|Debian|here|main'")  # fmt: skip
+
+
+@pytest.fixture
+def other_release(tmp_path, monkeypatch):
+    """A mirror with a kernel of another release; the function gives what apt was told."""
+    monkeypatch.setenv("VMXLAB_BUILD", str(tmp_path / "build"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    keyring = tmp_path / "keyring"
+    keyring.touch()
+    monkeypatch.setattr("sim.packages._KEYRING", keyring)
+    log = tmp_path / "log"
+
+    def install(*, targets=HERE, system="debian", depends="base, kernel-6.1-2+b-riscv64 (= 6.1-2)"):
+        release = {"ID": system, "VERSION_CODENAME": "here"}
+        monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
+        make_package(tmp_path, "kernel-riscv64", architecture="riscv64", depends=depends)
+        make_package(
+            tmp_path,
+            "kernel-6.1-2+b-riscv64",
+            architecture="riscv64",
+            files={"boot/config-6.1": b"wrong", "boot/image-6.1": CONTENT},
+        )
+        (tmp_path / "bin").mkdir()
+        script = tmp_path / "bin/apt-get"
+        script.write_text(OTHER_APT.format(log=log, folder=tmp_path, targets=" ".join(targets)))
+        script.chmod(0o755)
+        return lambda: log.read_text()
+
+    return install
+
+
+def test_newest_package_of_another_release_comes_from_this_systems_mirror(other_release, tmp_path):
+    told = other_release()
+    said = []
+    found = package_file(KERNEL, say=said.append)
+    assert found.path.name == "image-6.1" and found.path.read_bytes() == CONTENT
+    assert found.archive == "kernel-6.1-2+b-riscv64_1_riscv64.deb"
+    assert said[-1] == "downloading package kernel-6.1-2+b-riscv64"
+    source, *configuration = told().splitlines()
+    assert source == f"deb [signed-by={tmp_path / 'keyring'}] mirror://main later main"
+    assert 'APT::Architecture "riscv64";' in configuration
+    assert 'Dir::Etc::sourceparts "/dev/null";' in configuration
+
+
+def test_release_is_known_by_its_name_before_there_are_lists(other_release):
+    told = other_release(
+        targets=("'mirror://extra||here|stable'", "''", "'mirror://named||here|main'")
+    )
+    package_file(KERNEL)
+    assert "mirror://named later main" in told()
+
+
+@pytest.mark.parametrize("system", ["ubuntu", "debian"])
+def test_system_that_is_no_debian_is_one_line_with_a_way_out(other_release, system):
+    # A Debian without any mirror of Debian's, and a system that is none.
+    other_release(targets=("'mirror://extra|Extra|here|main'",), system=system)
+    with pytest.raises(PackageError, match=r"this is no Debian .*--kernel FILE"):
+        package_file(KERNEL)
+
+
+def test_package_that_depends_on_no_version_is_refused(other_release):
+    other_release(depends="base, kernel-tools-riscv64")
+    with pytest.raises(PackageError, match=r"depends on no kernel-VERSION-riscv64"):
+        package_file(KERNEL)
