@@ -168,7 +168,7 @@ def qemu(*arguments):
 
 def opensbi():
     try:
-        return package_file(OPENSBI)
+        return package_file(OPENSBI).path
     except PackageError as error:
         if os.environ.get("CI", "").lower() == "true":
             raise
