@@ -3,22 +3,26 @@
 import fdt
 
 from rtl.arch.csrs import CSRS
-from rtl.arch.instructions import IMMEDIATES, INSTRUCTIONS, RD, RS1, Format
+from rtl.arch.instructions import BIT_MANIPULATION, IMMEDIATES, INSTRUCTIONS, RD, RS1, Format
 from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT, WINDOW_INTERRUPTS
 from rtl.arch.traps import Interrupt
 from rtl.soc.config import SocConfig
 from sw_vmm.devices.finisher import Finish
 
-__all__ = ["CLOCK_HZ", "ISA_EXTENSIONS", "boot_rom", "device_tree", "reset_code"]
+__all__ = ["CLOCK_HZ", "boot_rom", "device_tree", "isa_extensions", "reset_code"]
 
 #: The hart's clock, as far as a guest can tell.
 CLOCK_HZ = 100_000_000
-#: Extensions beside the base, in the order of the ISA string.
-ISA_EXTENSIONS = ("m", "a", "c", "zicntr", "zicsr", "zifencei", "sstc")
 #: The 16550's input clock; nothing but a guest's divisor depends on it.
 _UART_CLOCK_HZ = 3_686_400
 
 _A0, _A1, _T0 = 10, 11, 5
+
+
+def isa_extensions(config: SocConfig) -> tuple[str, ...]:
+    """The hart's extensions beside the base, in the order of the ISA string."""
+    optional = BIT_MANIPULATION if config.bit_manipulation else ()
+    return ("m", "a", "c", "zicntr", "zicsr", "zifencei", *optional, "sstc")
 
 
 def device_tree(
@@ -126,11 +130,12 @@ def _cpus(tree, config, phandles):
     _strings(tree, cpu, "compatible", "riscv")
     # Single letters stand together, the others follow by underscores; newer kernels read the
     # two properties after it instead.
-    letters = "".join(name for name in ISA_EXTENSIONS if len(name) == 1)
-    names = "".join(f"_{name}" for name in ISA_EXTENSIONS if len(name) > 1)
+    extensions = isa_extensions(config)
+    letters = "".join(name for name in extensions if len(name) == 1)
+    names = "".join(f"_{name}" for name in extensions if len(name) > 1)
     _strings(tree, cpu, "riscv,isa", f"rv64i{letters}{names}")
     _strings(tree, cpu, "riscv,isa-base", "rv64i")
-    _strings(tree, cpu, "riscv,isa-extensions", "i", *ISA_EXTENSIONS)
+    _strings(tree, cpu, "riscv,isa-extensions", "i", *extensions)
     _strings(tree, cpu, "mmu-type", "riscv,sv39")
     _strings(tree, intc, "compatible", "riscv,cpu-intc")
     _words(tree, intc, "#address-cells", 0)

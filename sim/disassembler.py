@@ -47,6 +47,7 @@ def _operands(format_, bits, pc):
     return {
         Format.R: (rd, rs1, rs2),
         Format.I: (rd, rs1, str(immediate)),
+        Format.UNARY: (rd, rs1),
         Format.SHIFT: (rd, rs1, str(immediate)),
         Format.SHIFT_W: (rd, rs1, str(immediate)),
         Format.LOAD: (rd, f"{immediate}({rs1})"),

@@ -106,6 +106,8 @@ class Lockstep:
         Bytes of RAM fitted.
     ram, rom : bytes
         Memory before the first record, from the start of each region.
+    bit_manipulation : bool
+        The machine has Zba, Zbb and Zbs.
 
     Members
     -------
@@ -114,9 +116,16 @@ class Lockstep:
         Records checked.
     """
 
-    def __init__(self, *, ram_size: int, ram: bytes = b"", rom: bytes = b""):
+    def __init__(
+        self,
+        *,
+        ram_size: int,
+        ram: bytes = b"",
+        rom: bytes = b"",
+        bit_manipulation: bool = True,
+    ):
         self._platform = _Recorded()
-        self.hart = Hart(ram_size, self._platform)
+        self.hart = Hart(ram_size, self._platform, bit_manipulation=bit_manipulation)
         self.hart.memory.write_physical(_RAM.base, ram)
         self.hart.memory.write_physical(_ROM.base, rom)
         self.checked = 0
@@ -359,6 +368,7 @@ class LockstepMachine:
     def _started(self):
         machine, size = self._machine, self._machine.config.ram_size
         lockstep = Lockstep(
+            bit_manipulation=machine.config.bit_manipulation,
             ram_size=size,
             ram=machine.read_memory(_RAM.base, size),
             rom=machine.read_memory(_ROM.base, _ROM.size),

@@ -50,6 +50,10 @@ class Assembler:
             self._jumps.append((self.here, to, {"name": name, **operands}))
             self._words.append(0)
 
+    def word(self, bits: int) -> None:
+        """An instruction as it is encoded."""
+        self._words.append(bits)
+
     def load_address(self, rd: int, address: int) -> None:
         """rd = an address below 4 GiB, in a fixed number of instructions."""
         low = (address & 0xFFF ^ 0x800) - 0x800

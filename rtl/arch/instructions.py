@@ -1,14 +1,16 @@
-"""Instruction encodings of RV64IMAC_Zicsr_Zifencei and of the privileged instructions.
+"""Instruction encodings of RV64IMAC_Zicsr_Zifencei_Zba_Zbb_Zbs, and the privileged ones.
 
 Every row carries what an assembler, a decoder and a disassembler need; how the immediate of each
 format is scattered over the word stands in ``IMMEDIATES``. Sources: RISC-V Unprivileged ISA,
-"Instruction Set Listings"; Privileged Architecture, "Instruction Set Listings".
+"Instruction Set Listings" and "B" Extension for Bit Manipulation; Privileged Architecture,
+"Instruction Set Listings".
 """
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 __all__ = [
+    "BIT_MANIPULATION",
     "COMPRESSED",
     "COMPRESSED_NONZERO",
     "IMMEDIATES",
@@ -82,6 +84,7 @@ class Format(Enum):
 
     R = "rd, rs1, rs2"
     I = "rd, rs1, imm"  # noqa: E741 - the manual's name
+    UNARY = "rd, rs1"
     SHIFT = "rd, rs1, shamt"
     SHIFT_W = "rd, rs1, shamt5"
     LOAD = "rd, imm(rs1)"
@@ -242,6 +245,42 @@ def _multiply():
             yield _row(name + "w", "m", Format.R, Opcode.OP_32, _funct3(funct3), _funct7(1))
 
 
+def _bit_manipulation():
+    for number in (1, 2, 3):
+        name, fixed = f"sh{number}add", (_funct3(2 * number), _funct7(0x10))
+        yield _row(name, "zba", Format.R, Opcode.OP, *fixed)
+        yield _row(name + ".uw", "zba", Format.R, Opcode.OP_32, *fixed)
+    yield _row("add.uw", "zba", Format.R, Opcode.OP_32, _funct3(0), _funct7(0x04))
+    yield _row("slli.uw", "zba", Format.SHIFT, Opcode.OP_IMM_32, _funct3(1), (26, 6, 0x02))
+
+    registers = {
+        "andn": (7, 0x20), "orn": (6, 0x20), "xnor": (4, 0x20), "rol": (1, 0x30), "ror": (5, 0x30),
+        "min": (4, 0x05), "minu": (5, 0x05), "max": (6, 0x05), "maxu": (7, 0x05),
+    }  # fmt: skip
+    for name, (funct3, funct7) in registers.items():
+        yield _row(name, "zbb", Format.R, Opcode.OP, _funct3(funct3), _funct7(funct7))
+        if name in ("rol", "ror"):
+            yield _row(name + "w", "zbb", Format.R, Opcode.OP_32, _funct3(funct3), _funct7(funct7))
+    yield _row("rori", "zbb", Format.SHIFT, Opcode.OP_IMM, _funct3(5), (26, 6, 0x18))
+    yield _row("roriw", "zbb", Format.SHIFT_W, Opcode.OP_IMM_32, _funct3(5), _funct7(0x30))
+    unary = {
+        "clz": (Opcode.OP_IMM, 1, 0x600), "clzw": (Opcode.OP_IMM_32, 1, 0x600),
+        "ctz": (Opcode.OP_IMM, 1, 0x601), "ctzw": (Opcode.OP_IMM_32, 1, 0x601),
+        "cpop": (Opcode.OP_IMM, 1, 0x602), "cpopw": (Opcode.OP_IMM_32, 1, 0x602),
+        "sext.b": (Opcode.OP_IMM, 1, 0x604), "sext.h": (Opcode.OP_IMM, 1, 0x605),
+        "zext.h": (Opcode.OP_32, 4, 0x080),
+        "orc.b": (Opcode.OP_IMM, 5, 0x287), "rev8": (Opcode.OP_IMM, 5, 0x6B8),
+    }  # fmt: skip
+    for name, (opcode, funct3, funct12) in unary.items():
+        yield _row(name, "zbb", Format.UNARY, opcode, _funct3(funct3), (20, 12, funct12))
+
+    single = {"bclr": (1, 0x24), "bext": (5, 0x24), "binv": (1, 0x34), "bset": (1, 0x14)}
+    for name, (funct3, funct7) in single.items():
+        yield _row(name, "zbs", Format.R, Opcode.OP, _funct3(funct3), _funct7(funct7))
+        fixed = (_funct3(funct3), (26, 6, funct7 >> 1))
+        yield _row(name + "i", "zbs", Format.SHIFT, Opcode.OP_IMM, *fixed)
+
+
 def _atomic():
     functions = {
         "amoadd": 0x00, "amoswap": 0x01, "lr": 0x02, "sc": 0x03, "amoxor": 0x04, "amoor": 0x08,
@@ -311,7 +350,13 @@ def _compressed():
         yield Instruction(name, format_, mask, match, "c", expansion)
 
 
-INSTRUCTIONS = {row.name: row for rows in (_integer, _multiply, _atomic, _system) for row in rows()}
+INSTRUCTIONS = {
+    row.name: row
+    for rows in (_integer, _multiply, _bit_manipulation, _atomic, _system)
+    for row in rows()
+}
+#: Extensions a hart has together or not at all, by configuration.
+BIT_MANIPULATION = ("zba", "zbb", "zbs")
 COMPRESSED = {row.name: row for row in _compressed()}
 
 #: Compressed encodings that are reserved although a row matches (Unprivileged ISA, "RVC
@@ -327,10 +372,15 @@ COMPRESSED_NONZERO = {
 }
 
 
-def decode(word: int) -> Instruction | None:
+def _is_standard(row):
+    return row.extension not in BIT_MANIPULATION
+
+
+def decode(word: int, *, bit_manipulation: bool = True) -> Instruction | None:
     """The instruction whose bits stand in ``word`` (a compressed one in bits 15:0), or None.
 
-    None means reserved or not implemented: the hart raises illegal instruction.
+    None means reserved or not implemented: the hart raises illegal instruction. Without
+    ``bit_manipulation`` those extensions are not implemented.
     """
     if word & 3 == 3:
         rows = INSTRUCTIONS
@@ -339,5 +389,7 @@ def decode(word: int) -> Instruction | None:
     for row in rows.values():
         if word & row.mask == row.match:
             needed = COMPRESSED_NONZERO.get(row.name)
-            return None if needed and not word & needed else row
+            if (needed and not word & needed) or not (bit_manipulation or _is_standard(row)):
+                return None
+            return row
     return None

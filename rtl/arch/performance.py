@@ -66,7 +66,7 @@ STALLS = (
     _stall(Stall.INSTRUCTION_CACHE, "A fetch has missed the instruction cache."),
     _stall(Stall.INSTRUCTION_TLB, "A fetch has missed the instruction TLB: page walk."),
     _stall(Stall.LOAD_USE, "An operand is being loaded."),
-    _stall(Stall.MULTIPLY, "A product is awaited."),
+    _stall(Stall.MULTIPLY, "A product or a count of bits is awaited."),
     _stall(Stall.DIVIDE, "A quotient or remainder is awaited."),
     _stall(Stall.DATA_CACHE, "A load or store has missed the data cache."),
     _stall(Stall.DATA_TLB, "A load or store has missed the data TLB: page walk."),

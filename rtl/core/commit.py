@@ -8,6 +8,7 @@ from rtl.arch.records import ParkKind
 from rtl.arch.traps import Exception_
 from rtl.core.csr import CsrOperation, CsrRequest
 from rtl.core.decode import SystemOperation, Unit
+from rtl.core.execute.bit_counter import BitCounter
 from rtl.core.execute.execute import Executed
 from rtl.core.execute.multiplier import Multiplier
 from rtl.core.frontend.fetch import Redirect
@@ -49,6 +50,11 @@ class CommitStage(wiring.Component):
 
     An instruction that changes how younger ones execute (CSR writes, fences, trap returns) is
     followed by a redirect. A trap is decided in one cycle and taken in the next.
+
+    Parameters
+    ----------
+    bit_manipulation : bool
+        Instructions of Unit.COUNT come.
 
     Members
     -------
@@ -123,6 +129,10 @@ class CommitStage(wiring.Component):
     invalidate: Out(stream.Signature(Invalidation))
     fence_i: Out(1)
 
+    def __init__(self, *, bit_manipulation):
+        self._bit_manipulation = bit_manipulation
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         state = Signal(_State)
@@ -148,6 +158,15 @@ class CommitStage(wiring.Component):
             multiplier.a.eq(rs1),
             multiplier.b.eq(rs2),
         ]
+        count = Const(0, 7)
+        if self._bit_manipulation:
+            m.submodules.counter = counter = BitCounter()
+            count = counter.result
+            m.d.comb += [
+                counter.operation.eq(inst.operation[:2]),
+                counter.word.eq(inst.word),
+                counter.a.eq(rs1),
+            ]
 
         # What is decided before the instruction begins. A stop is taken from a waiting wfi too,
         # which then starts anew; an interrupt ends the wfi first.
@@ -190,6 +209,8 @@ class CommitStage(wiring.Component):
                         m.d.comb += done.eq(self.memory_done)
                 with m.Case(Unit.MULTIPLY):
                     m.d.comb += [result.eq(multiplier.result), done.eq(1)]
+                with m.Case(Unit.COUNT):
+                    m.d.comb += [result.eq(count), done.eq(1)]
                 with m.Case(Unit.CSR):
                     m.d.comb += self.csr_request.valid.eq(1)
                     m.d.sync += state.eq(_State.CSR)

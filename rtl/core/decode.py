@@ -6,7 +6,16 @@ from amaranth import *
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch.instructions import IMMEDIATES, INSTRUCTIONS, RD, RS1, RS2, Format, Opcode
+from rtl.arch.instructions import (
+    BIT_MANIPULATION,
+    IMMEDIATES,
+    INSTRUCTIONS,
+    RD,
+    RS1,
+    RS2,
+    Format,
+    Opcode,
+)
 from rtl.core.execute.alu import AluOperation
 from rtl.core.expand import pattern
 
@@ -26,6 +35,7 @@ class Unit(enum.Enum, shape=4):
     MEMORY = 7
     CSR = 8
     SYSTEM = 9
+    COUNT = 10
 
 
 class MemoryOperation(enum.Enum, shape=3):
@@ -63,11 +73,17 @@ class _Control:
     immediate: Format | None = None
     a_pc: bool = False
     b_immediate: bool = False
+    unsigned_word: bool = False
 
 
 _ALU = {
     "add": "ADD", "sub": "SUB", "sll": "SLL", "slt": "SLT", "sltu": "SLTU", "xor": "XOR",
     "srl": "SRL", "sra": "SRA", "or": "OR", "and": "AND",
+    "sh1add": "SH1ADD", "sh2add": "SH2ADD", "sh3add": "SH3ADD",
+    "andn": "ANDN", "orn": "ORN", "xnor": "XNOR", "rol": "ROL", "ror": "ROR",
+    "min": "MIN", "minu": "MINU", "max": "MAX", "maxu": "MAXU",
+    "sext.b": "SEXT_B", "sext.h": "SEXT_H", "zext.h": "ZEXT_H", "orc.b": "ORC_B", "rev8": "REV8",
+    "bclr": "BCLR", "bext": "BEXT", "binv": "BINV", "bset": "BSET",
 }  # fmt: skip
 _SYSTEM = {
     "fence": "FENCE", "fence.i": "FENCE_I", "ecall": "ECALL", "ebreak": "EBREAK", "mret": "MRET",
@@ -75,8 +91,13 @@ _SYSTEM = {
 }  # fmt: skip
 
 
+_COUNTS = ("clz", "ctz", "cpop")
+
+
 def _alu_operation(name: str) -> int:
-    name = name.removesuffix("w")
+    name = name.removesuffix(".uw")
+    if name not in _ALU:
+        name = name.removesuffix("w")
     if name == "sltiu":
         name = "sltu"
     elif name not in _ALU:
@@ -114,15 +135,30 @@ def _control(row) -> _Control:
             kind = {"lr": MemoryOperation.LOAD_RESERVED, "sc": MemoryOperation.STORE_CONDITIONAL}
             operation = kind.get(name[:2], MemoryOperation.AMO).value
             return _Control(Unit.MEMORY, operation, True, True, True, b_immediate=True)
+        case Opcode.OP_IMM | Opcode.OP_IMM_32 if name.removesuffix("w") in _COUNTS:
+            return _Control(Unit.COUNT, row.match >> 20 & 3, True, True)
         case Opcode.OP_IMM | Opcode.OP_IMM_32:
             return _Control(
-                Unit.ALU, _alu_operation(name), True, True, immediate=Format.I, b_immediate=True
+                Unit.ALU,
+                _alu_operation(name),
+                True,
+                True,
+                immediate=Format.I,
+                b_immediate=True,
+                unsigned_word=name.endswith(".uw"),
             )
         case Opcode.OP | Opcode.OP_32 if row.extension == "m":
             unit = Unit.DIVIDE if row.match >> 14 & 1 else Unit.MULTIPLY
             return _Control(unit, row.match >> 12 & 3, True, True, True)
         case Opcode.OP | Opcode.OP_32:
-            return _Control(Unit.ALU, _alu_operation(name), True, True, True)
+            return _Control(
+                Unit.ALU,
+                _alu_operation(name),
+                True,
+                True,
+                format_ is Format.R,
+                unsigned_word=name.endswith(".uw"),
+            )
         case Opcode.SYSTEM if format_ is Format.CSR:
             return _Control(Unit.CSR, 0, True, True, immediate=Format.I)
         case Opcode.SYSTEM if format_ is Format.CSR_IMMEDIATE:
@@ -138,13 +174,21 @@ def _control(row) -> _Control:
 class Decoder(wiring.Component):
     """Decode a 32-bit ``instruction`` (a compressed one expanded); combinational.
 
+    Parameters
+    ----------
+    bit_manipulation : bool
+        Zba, Zbb and Zbs are legal.
+
     Members
     -------
     unit, operation : Unit, and the unit's operation
         ALU: an AluOperation. BRANCH: see ``funct3``. MULTIPLY, DIVIDE: funct3[1:0]. MEMORY: a
-        MemoryOperation, with the AMO function in ``funct5``. SYSTEM: a SystemOperation.
+        MemoryOperation, with the AMO function in ``funct5``. SYSTEM: a SystemOperation. COUNT: a
+        CountOperation.
     word : 1
         The operation is on 32 bits (the *W instructions).
+    unsigned_word : 1
+        Only the low 32 bits of rs1 count (the *.UW instructions).
     rd, rs1, rs2 : 5
         Register numbers, 0 where the instruction has none.
     immediate : signed(32)
@@ -154,8 +198,9 @@ class Decoder(wiring.Component):
 
     instruction: In(32)
     unit: Out(Unit)
-    operation: Out(4)
+    operation: Out(5)
     word: Out(1)
+    unsigned_word: Out(1)
     funct3: Out(3)
     funct5: Out(5)
     rd: Out(5)
@@ -164,6 +209,10 @@ class Decoder(wiring.Component):
     immediate: Out(signed(32))
     a_pc: Out(1)
     b_immediate: Out(1)
+
+    def __init__(self, *, bit_manipulation):
+        self._bit_manipulation = bit_manipulation
+        super().__init__()
 
     def elaborate(self, platform):
         m = Module()
@@ -176,6 +225,8 @@ class Decoder(wiring.Component):
         # Rows are grouped by opcode and funct3, so that simulation tests few patterns.
         groups: dict[int, dict[int, list]] = {}
         for row in INSTRUCTIONS.values():
+            if row.extension in BIT_MANIPULATION and not self._bit_manipulation:
+                continue
             functions = groups.setdefault(row.match >> 2 & 0x1F, {})
             for funct3 in range(8):
                 if (row.match >> 12 ^ funct3) & (row.mask >> 12 & 7) == 0:
@@ -200,6 +251,9 @@ class Decoder(wiring.Component):
                         self.a_pc.eq(control.a_pc),
                         self.b_immediate.eq(control.b_immediate),
                     ]
+                    if control.unsigned_word or row.name == "zext.h":
+                        # They stand among the *W instructions, and are none.
+                        m.d.comb += [self.word.eq(0), self.unsigned_word.eq(control.unsigned_word)]
                     for used, port, (lsb, width) in (
                         (control.rd, self.rd, RD),
                         (control.rs1, self.rs1, RS1),

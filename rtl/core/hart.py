@@ -44,6 +44,8 @@ class Hart(wiring.Component):
         Entries of each first-level TLB.
     branch_targets, branch_counters, indirect_targets : int
         See Predictor.
+    bit_manipulation : bool
+        With Zba, Zbb and Zbs.
 
     Members
     -------
@@ -85,7 +87,9 @@ class Hart(wiring.Component):
         branch_targets,
         branch_counters,
         indirect_targets,
+        bit_manipulation,
     ):
+        self._bit_manipulation = bit_manipulation
         self._cache = {"size": cache_size, "ways": cache_ways}
         self._tlb_entries = tlb_entries
         self._predictor = {
@@ -122,7 +126,7 @@ class Hart(wiring.Component):
         m = Module()
         m.submodules.fetch = fetch = FetchUnit(**self._predictor)
         m.submodules.aligner = aligner = Aligner()
-        m.submodules.pipeline = pipeline = Pipeline()
+        m.submodules.pipeline = pipeline = Pipeline(bit_manipulation=self._bit_manipulation)
         m.submodules.csr = csr = CsrFile()
         m.submodules.load_store = load_store = LoadStoreUnit()
         m.submodules.parking = parking = ParkingUnit()

@@ -47,8 +47,9 @@ class Issued(data.Struct):
     fault: Fault
     fault_second: 1
     unit: Unit
-    operation: 4
+    operation: 5
     word: 1
+    unsigned_word: 1
     funct3: 3
     funct5: 5
     rd: 5
@@ -70,6 +71,11 @@ class IssueStage(wiring.Component):
 
     Direct jumps and backward branches the predictor does not know are predicted taken: they
     redirect the frontend as they are issued (``prediction`` and ``repair``).
+
+    Parameters
+    ----------
+    bit_manipulation : bool
+        See Decoder.
 
     Members
     -------
@@ -93,10 +99,14 @@ class IssueStage(wiring.Component):
     rs1_value: In(64)
     rs2_value: In(64)
 
+    def __init__(self, *, bit_manipulation):
+        self._bit_manipulation = bit_manipulation
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
         m.submodules.expander = expander = Expander()
-        m.submodules.decoder = decoder = Decoder()
+        m.submodules.decoder = decoder = Decoder(bit_manipulation=self._bit_manipulation)
         fetched, issued = self.i.payload, self.o.payload
         m.d.comb += [
             expander.compressed.eq(fetched.bits[:16]),
@@ -110,6 +120,7 @@ class IssueStage(wiring.Component):
             issued.fault_second.eq(fetched.fault_second),
             issued.operation.eq(decoder.operation),
             issued.word.eq(decoder.word),
+            issued.unsigned_word.eq(decoder.unsigned_word),
             issued.funct3.eq(decoder.funct3),
             issued.funct5.eq(decoder.funct5),
             issued.a_pc.eq(decoder.a_pc),
@@ -121,6 +132,7 @@ class IssueStage(wiring.Component):
                 (decoder.unit == Unit.MEMORY)
                 | (decoder.unit == Unit.CSR)
                 | (decoder.unit == Unit.MULTIPLY)
+                | (decoder.unit == Unit.COUNT)
             ),
             issued.target.eq(fetched.pc + decoder.immediate),
         ]
@@ -128,8 +140,8 @@ class IssueStage(wiring.Component):
             m.d.comb += [issued.unit.eq(decoder.unit), issued.rd.eq(decoder.rd)]
 
         stalls = []
-        # Factors, and the data of stores, are needed in the commit stage only.
-        multiplies = decoder.unit == Unit.MULTIPLY
+        # Factors, what is counted, and the data of stores are needed in the commit stage only.
+        multiplies = (decoder.unit == Unit.MULTIPLY) | (decoder.unit == Unit.COUNT)
         for number, bypass, patient in (
             (decoder.rs1, issued.rs1_bypass, multiplies),
             (decoder.rs2, issued.rs2_bypass, multiplies | (decoder.unit == Unit.MEMORY)),

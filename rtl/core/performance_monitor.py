@@ -39,7 +39,7 @@ class ExecuteActivity(data.Struct):
     valid: 1
     leaves: 1
     unit: Unit
-    operation: 4
+    operation: 5
     taken: 1
 
 
@@ -88,7 +88,7 @@ class PerformanceMonitor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        unit, operation = Signal(Unit), Signal(4)  # of the instruction in the commit stage
+        unit, operation = Signal(Unit), Signal(5)  # of the instruction in the commit stage
         with m.If(self.execute.leaves):
             m.d.sync += [unit.eq(self.execute.unit), operation.eq(self.execute.operation)]
 
@@ -150,7 +150,7 @@ class PerformanceMonitor(wiring.Component):
         with m.Switch(unit):
             with m.Case(Unit.MEMORY):
                 m.d.comb += cause.eq(Stall.LOAD_USE if operand else Stall.MEMORY)
-            with m.Case(Unit.MULTIPLY):
+            with m.Case(Unit.MULTIPLY, Unit.COUNT):
                 m.d.comb += cause.eq(Stall.MULTIPLY)
             with m.Case(Unit.DIVIDE):
                 m.d.comb += cause.eq(Stall.DIVIDE)

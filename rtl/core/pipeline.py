@@ -22,6 +22,11 @@ class Pipeline(wiring.Component):
     The commit stage is a submodule the hart connects to the units it drives; this component
     connects the three stages, the register file and the redirects.
 
+    Parameters
+    ----------
+    bit_manipulation : bool
+        With Zba, Zbb and Zbs.
+
     Members
     -------
     hold : In(1)
@@ -54,8 +59,10 @@ class Pipeline(wiring.Component):
     empty: Out(1)
     stages: Out(PipelineStages)
 
-    def __init__(self):
-        self.issue, self.execute, self.commit = IssueStage(), ExecuteStage(), CommitStage()
+    def __init__(self, *, bit_manipulation):
+        self.issue = IssueStage(bit_manipulation=bit_manipulation)
+        self.execute = ExecuteStage(bit_manipulation=bit_manipulation)
+        self.commit = CommitStage(bit_manipulation=bit_manipulation)
         super().__init__()
 
     def elaborate(self, platform):

@@ -12,6 +12,10 @@ def _number(default: int, least: int, most: int, text: str, *, power: bool = Fal
     return field(default=default, metadata=values)
 
 
+def _switch(default: bool, text: str):
+    return field(default=default, metadata={"text": text, "hart": False})
+
+
 def _hart(member):
     """A parameter of the hart."""
     return field(default=member.default, metadata={**member.metadata, "hart": True})
@@ -36,6 +40,7 @@ class SocConfig:
     branch_targets: int = _hart(_number(256, 16, 4096, "Packets whose jump or branch the predictor remembers.", power=True))
     branch_counters: int = _hart(_number(1024, 256, 16384, "Rows of each table of branch directions.", power=True))
     indirect_targets: int = _hart(_number(512, 16, 4096, "Targets of jumps through registers the predictor remembers.", power=True))
+    bit_manipulation: bool = _hart(_switch(True, "The extensions Zba, Zbb and Zbs."))
 # fmt: on
 
     def __post_init__(self):
@@ -95,6 +100,7 @@ CONFIGURATIONS = {
         branch_targets=64,
         branch_counters=256,
         indirect_targets=64,
+        bit_manipulation=False,
     ),
 }
 
@@ -104,7 +110,9 @@ def configurations_markdown() -> str:
     names = " | ".join(f"`{name}`" for name in CONFIGURATIONS)
     lines = [f"| member | {names} | values | meaning |", "|---|" + "---|" * (len(CONFIGURATIONS) + 2)]
     for member in fields(SocConfig):
-        set_to = " | ".join(str(getattr(row, member.name)) for row in CONFIGURATIONS.values())
+        set_to = " | ".join(
+            str(getattr(row, member.name)).lower() for row in CONFIGURATIONS.values()
+        )
         lines.append(
             f"| `{member.name}` | {set_to} | {_values(member)} | {member.metadata['text']} |"
         )

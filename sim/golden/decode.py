@@ -34,22 +34,24 @@ class Decoded:
         self.immediate = immediate & _WORD
 
 
-_CACHE: dict[int, Decoded] = {}
+#: By whether bit manipulation is implemented.
+_CACHES: tuple[dict[int, Decoded], ...] = ({}, {})
 _CACHE_SIZE = 1 << 17
 
 
-def decoded(bits: int) -> Decoded:
+def decoded(bits: int, bit_manipulation: bool = True) -> Decoded:
     """The instruction in ``bits``; a word that is none decodes to illegal instruction."""
-    found = _CACHE.get(bits)
+    cache = _CACHES[bit_manipulation]
+    found = cache.get(bits)
     if found is None:
-        if len(_CACHE) >= _CACHE_SIZE:
-            _CACHE.clear()
-        found = _CACHE[bits] = _decode(bits)
+        if len(cache) >= _CACHE_SIZE:
+            cache.clear()
+        found = cache[bits] = _decode(bits, bit_manipulation)
     return found
 
 
-def _decode(bits):
-    row = decode(bits)
+def _decode(bits, bit_manipulation):
+    row = decode(bits, bit_manipulation=bit_manipulation)
     if row is None:
         return Decoded(bits, "illegal", system.illegal, 0, 0, 0, 0)
     name = row.expansion or row.name
@@ -74,7 +76,15 @@ def _registers(row, bits):
     match row.format:
         case Format.R | Format.AMO:
             return rd, rs1, rs2
-        case Format.I | Format.SHIFT | Format.SHIFT_W | Format.LOAD | Format.CSR | Format.LR:
+        case (
+            Format.I
+            | Format.UNARY
+            | Format.SHIFT
+            | Format.SHIFT_W
+            | Format.LOAD
+            | Format.CSR
+            | Format.LR
+        ):
             return rd, rs1, 0
         case Format.S | Format.B | Format.SFENCE:
             return 0, rs1, rs2

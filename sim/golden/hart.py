@@ -77,7 +77,7 @@ class InterruptRefused(Exception):
 
 
 class Hart:
-    """One hart: RV64IMAC_Zicsr_Zifencei_Zicntr_Sstc with M, S and U and Sv39.
+    """One hart: RV64IMAC_Zicsr_Zifencei_Zicntr_Zba_Zbb_Zbs_Sstc with M, S and U and Sv39.
 
     It starts at the reset vector in M-mode.
 
@@ -88,6 +88,8 @@ class Hart:
     platform : Platform
     updates : bool
         Hardware always sets A and D, as other harts do; else only with menvcfg.ADUE.
+    bit_manipulation : bool
+        Zba, Zbb and Zbs are implemented.
 
     Members
     -------
@@ -105,8 +107,16 @@ class Hart:
         An interrupt that has to be taken before the next instruction, or -1.
     """
 
-    def __init__(self, ram_size: int, platform: Platform, *, updates: bool = False):
+    def __init__(
+        self,
+        ram_size: int,
+        platform: Platform,
+        *,
+        updates: bool = False,
+        bit_manipulation: bool = True,
+    ):
         self._updates = updates
+        self._bit_manipulation = bit_manipulation
         self.x = [0] * 33
         self.pc = self.next = MEMORY_MAP["rom"].base
         self.privilege = int(_MACHINE)
@@ -140,7 +150,7 @@ class Hart:
                 if not self.memory.may_fetch(pc, claim.bits):
                     raise
                 bits = claim.bits
-            self.executed = instruction = decoded(bits)
+            self.executed = instruction = decoded(bits, self._bit_manipulation)
             self.next = pc + instruction.length & _WORD
             instruction.execute(self, instruction)
             self.pc = self.next

@@ -1,4 +1,4 @@
-"""Integer computation, multiplication and control transfer (RV64I, M).
+"""Integer computation and control transfer (RV64I, M, Zba, Zbb, Zbs).
 
 Registers hold numbers from 0 to 2**64 - 1; ``hart.next`` is where control goes on.
 """
@@ -32,6 +32,19 @@ def _divide(a, b):
     return quotient, a - quotient * b
 
 
+def _rotated_right(value, count, width):
+    """The low ``width`` bits of the value, rotated."""
+    count %= width
+    value &= (1 << width) - 1
+    return (value >> count | value << width - count) & (1 << width) - 1
+
+
+def _trailing_zeros(value, width):
+    """Zeros below the lowest one of ``width`` bits."""
+    value |= 1 << width
+    return (value & -value).bit_length() - 1
+
+
 # fmt: off
 _COMPUTE = {
     "add": lambda a, b: a + b & _WORD,
@@ -62,11 +75,49 @@ _COMPUTE = {
     "divuw": lambda a, b: _extended(_divide(a & 0xFFFF_FFFF, b & 0xFFFF_FFFF)[0]),
     "remw": lambda a, b: _extended(_divide(_signed32(a), _signed32(b))[1]),
     "remuw": lambda a, b: _extended(_divide(a & 0xFFFF_FFFF, b & 0xFFFF_FFFF)[1]),
+    "add.uw": lambda a, b: (a & 0xFFFF_FFFF) + b & _WORD,
+    "sh1add": lambda a, b: 2 * a + b & _WORD,
+    "sh2add": lambda a, b: 4 * a + b & _WORD,
+    "sh3add": lambda a, b: 8 * a + b & _WORD,
+    "sh1add.uw": lambda a, b: 2 * (a & 0xFFFF_FFFF) + b & _WORD,
+    "sh2add.uw": lambda a, b: 4 * (a & 0xFFFF_FFFF) + b & _WORD,
+    "sh3add.uw": lambda a, b: 8 * (a & 0xFFFF_FFFF) + b & _WORD,
+    "sll.uw": lambda a, b: (a & 0xFFFF_FFFF) << (b & 63) & _WORD,
+    "andn": lambda a, b: a & ~b,
+    "orn": lambda a, b: a | b ^ _WORD,
+    "xnor": lambda a, b: a ^ b ^ _WORD,
+    "min": lambda a, b: min(_signed(a), _signed(b)) & _WORD,
+    "minu": min,
+    "max": lambda a, b: max(_signed(a), _signed(b)) & _WORD,
+    "maxu": max,
+    "rol": lambda a, b: _rotated_right(a, -b, 64),
+    "ror": lambda a, b: _rotated_right(a, b, 64),
+    "rolw": lambda a, b: _extended(_rotated_right(a, -b, 32)),
+    "rorw": lambda a, b: _extended(_rotated_right(a, b, 32)),
+    "bclr": lambda a, b: a & ~(1 << (b & 63)),
+    "bext": lambda a, b: a >> (b & 63) & 1,
+    "binv": lambda a, b: a ^ 1 << (b & 63),
+    "bset": lambda a, b: a | 1 << (b & 63),
+}
+_UNARY = {
+    "clz": lambda a: 64 - a.bit_length(),
+    "clzw": lambda a: 32 - (a & 0xFFFF_FFFF).bit_length(),
+    "ctz": lambda a: _trailing_zeros(a, 64),
+    "ctzw": lambda a: _trailing_zeros(a, 32),
+    "cpop": lambda a: a.bit_count(),
+    "cpopw": lambda a: (a & 0xFFFF_FFFF).bit_count(),
+    "sext.b": lambda a: ((a & 0xFF ^ 0x80) - 0x80) & _WORD,
+    "sext.h": lambda a: ((a & 0xFFFF ^ 0x8000) - 0x8000) & _WORD,
+    "zext.h": lambda a: a & 0xFFFF,
+    "orc.b": lambda a: int.from_bytes(0xFF * bool(byte) for byte in a.to_bytes(8, "big")),
+    "rev8": lambda a: int.from_bytes(a.to_bytes(8, "big"), "little"),
 }
 _WITH_IMMEDIATE = {
     "addi": "add", "slti": "slt", "sltiu": "sltu", "xori": "xor", "ori": "or", "andi": "and",
     "slli": "sll", "srli": "srl", "srai": "sra",
     "addiw": "addw", "slliw": "sllw", "srliw": "srlw", "sraiw": "sraw",
+    "slli.uw": "sll.uw", "rori": "ror", "roriw": "rorw",
+    "bclri": "bclr", "bexti": "bext", "binvi": "binv", "bseti": "bset",
 }
 _CONDITION = {
     "beq": lambda a, b: a == b,
@@ -91,6 +142,14 @@ def _immediate(compute):
     def execute(hart, i):
         x = hart.x
         x[i.rd] = compute(x[i.rs1], i.immediate)
+
+    return execute
+
+
+def _unary(compute):
+    def execute(hart, i):
+        x = hart.x
+        x[i.rd] = compute(x[i.rs1])
 
     return execute
 
@@ -126,6 +185,7 @@ def _jalr(hart, i):
 #: Semantics by name.
 EXECUTE = {
     **{name: _registers(compute) for name, compute in _COMPUTE.items()},
+    **{name: _unary(compute) for name, compute in _UNARY.items()},
     **{name: _immediate(_COMPUTE[of]) for name, of in _WITH_IMMEDIATE.items()},
     **{name: _branch(condition) for name, condition in _CONDITION.items()},
     "lui": _lui,

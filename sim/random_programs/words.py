@@ -3,6 +3,7 @@
 from random import Random
 
 from rtl.arch.instructions import (
+    BIT_MANIPULATION,
     COMPRESSED,
     IMMEDIATES,
     INSTRUCTIONS,
@@ -50,11 +51,12 @@ SCRATCH = (30, 31)
 _COMPUTING = [
     row
     for row in INSTRUCTIONS.values()
-    if row.format in (Format.R, Format.I, Format.SHIFT, Format.SHIFT_W, Format.U)
+    if row.format in (Format.R, Format.I, Format.UNARY, Format.SHIFT, Format.SHIFT_W, Format.U)
     and row.name != "jalr"
 ]
 _MULTIPLYING = [row for row in _COMPUTING if row.extension == "m"]
-_PLAIN = [row for row in _COMPUTING if row.extension != "m"]
+_MANIPULATING = [row for row in _COMPUTING if row.extension in BIT_MANIPULATION]
+_PLAIN = [row for row in _COMPUTING if row not in (*_MULTIPLYING, *_MANIPULATING)]
 _LOADS = [row for row in INSTRUCTIONS.values() if row.format == Format.LOAD]
 _STORES = [row for row in INSTRUCTIONS.values() if row.format == Format.S]
 _LEAVING = (Format.CB, Format.CJ, Format.CR_JUMP, Format.NONE)
@@ -93,7 +95,9 @@ def _result(draw: Random) -> int:
 
 def computing_word(draw: Random, *, multiply: bool = False) -> bytes:
     """An instruction that computes."""
-    row = draw.choice(_MULTIPLYING if multiply else _PLAIN)
+    # On a machine without bit manipulation these trap, and a program has only so many traps.
+    plain = _MANIPULATING if draw.random() < 0.2 else _PLAIN
+    row = draw.choice(_MULTIPLYING if multiply else plain)
     return _with(_random(draw, row), RD, _result(draw)).to_bytes(4, "little")
 
 

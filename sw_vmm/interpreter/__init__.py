@@ -1,4 +1,4 @@
-"""The VMM's own interpreter of RV64IMAC with privileged behaviour and Sv39 in software."""
+"""The VMM's own interpreter: RV64IMAC, Zba, Zbb, Zbs, privileged behaviour, Sv39 in software."""
 
 from sw_vmm.interpreter.decode import Decoded, decode
 from sw_vmm.interpreter.interpreter import Interpreter, Stop

@@ -86,9 +86,12 @@ _CSR_NUMBER = (20, 12)
 
 
 @cache
-def decode(word: int) -> Decoded | None:
-    """The instruction in ``word`` (a compressed one in bits 15:0), or None when it is illegal."""
-    row = find_row(word)
+def decode(word: int, bit_manipulation: bool = True) -> Decoded | None:
+    """The instruction in ``word`` (a compressed one in bits 15:0), or None when it is illegal.
+
+    Zba, Zbb and Zbs are illegal without ``bit_manipulation``.
+    """
+    row = find_row(word, bit_manipulation=bit_manipulation)
     if row is None:
         return None
     immediate = IMMEDIATES[row.format].extract(word) if row.format in IMMEDIATES else 0

@@ -26,6 +26,8 @@ _IMMEDIATE_FORMS = {
     "addi": "add", "slti": "slt", "sltiu": "sltu", "xori": "xor", "ori": "or", "andi": "and",
     "slli": "sll", "srli": "srl", "srai": "sra",
     "addiw": "addw", "slliw": "sllw", "srliw": "srlw", "sraiw": "sraw",
+    "slli.uw": "sll.uw", "rori": "ror", "roriw": "rorw",
+    "bclri": "bclr", "bexti": "bext", "binvi": "binv", "bseti": "bset",
 }  # fmt: skip
 _SIZES = {".w": 4, ".d": 8}
 _CSR = {
@@ -63,6 +65,8 @@ class Interpreter:
         33 items: x0 (never written), x1 to x31, and a scratch place.
     cycles_per_instruction, cycles_per_device_access : int
         At least one cycle per instruction: with none, time would stand still.
+    bit_manipulation : bool
+        Zba, Zbb and Zbs are legal.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Interpreter:
         registers=None,
         cycles_per_instruction: int = 1,
         cycles_per_device_access: int = 0,
+        bit_manipulation: bool = True,
     ):
         if cycles_per_instruction < 1:
             raise ValueError("an interpreted instruction takes at least one cycle")
@@ -85,6 +90,7 @@ class Interpreter:
         self.idle = 0
         self._memory = memory
         self._bus = bus
+        self._bit_manipulation = bit_manipulation
         self._cycles_per_instruction = cycles_per_instruction
         self._cycles_per_device_access = cycles_per_device_access
         #: The machine cycle, less the cycles of the instructions retired.
@@ -263,7 +269,7 @@ class Interpreter:
         word = self._halfword(pc)
         if word & 3 == 3:
             word |= self._halfword(pc + 2 & _ALL) << 16
-        decoded = decode(word)
+        decoded = decode(word, self._bit_manipulation)
         if decoded is None:
             raise Trap(Exception_.ILLEGAL_INSTRUCTION, word)
         return decoded

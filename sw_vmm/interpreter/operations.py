@@ -34,6 +34,36 @@ def _quotient(a: int, b: int) -> int:
     return -quotient if (a < 0) != (b < 0) else quotient
 
 
+def _rotated(value: int, left: int, bits: int) -> int:
+    """The low bits of the value, rotated to the left."""
+    value &= (1 << bits) - 1
+    left %= bits
+    return (value << left | value >> bits - left) & (1 << bits) - 1
+
+
+def _leading_zeros(value: int, bits: int) -> int:
+    count = 0
+    while count < bits and not value >> bits - 1 - count & 1:
+        count += 1
+    return count
+
+
+def _trailing_zeros(value: int, bits: int) -> int:
+    count = 0
+    while count < bits and not value >> count & 1:
+        count += 1
+    return count
+
+
+def _or_combine(value: int) -> int:
+    """Every byte that has a one becomes 0xFF."""
+    return sum(0xFF << at for at in range(0, 64, 8) if value >> at & 0xFF)
+
+
+def _byte_reverse(value: int) -> int:
+    return sum((value >> at & 0xFF) << 56 - at for at in range(0, 64, 8))
+
+
 def _remainder(a: int, b: int) -> int:
     return a if b == 0 else a - b * _quotient(a, b)
 
@@ -47,6 +77,11 @@ _NAMES = {
     "sw": _signed_word,
     "quotient": _quotient,
     "remainder": _remainder,
+    "rotated": _rotated,
+    "leading": _leading_zeros,
+    "trailing": _trailing_zeros,
+    "or_combine": _or_combine,
+    "byte_reverse": _byte_reverse,
 }
 
 
@@ -55,7 +90,8 @@ def _word_result(expression: str) -> str:
     return f"(({expression}) & W ^ h) - h & M"
 
 
-#: Integer operations as expressions of a (rs1) and b (rs2 or the immediate), 0 <= a, b < 2**64.
+#: Integer operations as expressions of a (rs1) and b (rs2 or the immediate; 0 for those that have
+#: neither), 0 <= a, b < 2**64.
 COMPUTE = {
     "add": "a + b & M",
     "sub": "a - b & M",
@@ -85,6 +121,36 @@ COMPUTE = {
     "divuw": _word_result("(a & W) // (b & W) if b & W else W"),
     "remw": "remainder(sw(a), sw(b)) & M",
     "remuw": _word_result("(a & W) % (b & W) if b & W else a"),
+    "add.uw": "(a & W) + b & M",
+    "sll.uw": "(a & W) << (b & 63) & M",
+    **{f"sh{by}add": f"(a << {by}) + b & M" for by in (1, 2, 3)},
+    **{f"sh{by}add.uw": f"((a & W) << {by}) + b & M" for by in (1, 2, 3)},
+    "andn": "a & (b ^ M)",
+    "orn": "a | (b ^ M)",
+    "xnor": "a ^ b ^ M",
+    "min": "a if a ^ H < b ^ H else b",
+    "minu": "a if a < b else b",
+    "max": "b if a ^ H < b ^ H else a",
+    "maxu": "b if a < b else a",
+    "rol": "rotated(a, b & 63, 64)",
+    "ror": "rotated(a, 64 - (b & 63), 64)",
+    "rolw": _word_result("rotated(a, b & 31, 32)"),
+    "rorw": _word_result("rotated(a, 32 - (b & 31), 32)"),
+    "bclr": "a & (M ^ 1 << (b & 63))",
+    "bext": "a >> (b & 63) & 1",
+    "binv": "a ^ (1 << (b & 63))",
+    "bset": "a | (1 << (b & 63))",
+    "clz": "leading(a, 64)",
+    "clzw": "leading(a, 32)",
+    "ctz": "trailing(a, 64)",
+    "ctzw": "trailing(a, 32)",
+    "cpop": "a.bit_count()",
+    "cpopw": "(a & W).bit_count()",
+    "sext.b": "(a & 0xFF ^ 0x80) - 0x80 & M",
+    "sext.h": "(a & 0xFFFF ^ 0x8000) - 0x8000 & M",
+    "zext.h": "a & 0xFFFF",
+    "orc.b": "or_combine(a)",
+    "rev8": "byte_reverse(a)",
 }
 
 #: Conditions of branches.

@@ -43,6 +43,7 @@ class Interpret:
             vm.bus,
             cycles_per_instruction=max(1, charges.price(instruction=1)),
             cycles_per_device_access=charges.price(device=1),
+            bit_manipulation=vm.config.bit_manipulation,
         )
         self._interpreter.unit.watched = vm.tohost
 

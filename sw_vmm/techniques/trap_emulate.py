@@ -87,7 +87,13 @@ class TrapEmulate:
         self._hart = Hart(vm)
         self._memory = MachineMemory(vm.machine, vm.ram_base, vm.ram_size)
         self._registers = ParkedRegisters(vm.machine)
-        self._interpreter = Interpreter(self._hart, self._memory, vm.bus, registers=self._registers)
+        self._interpreter = Interpreter(
+            self._hart,
+            self._memory,
+            vm.bus,
+            registers=self._registers,
+            bit_manipulation=vm.config.bit_manipulation,
+        )
         self._interpreter.unit.watched = vm.tohost
         self._roots = ShadowRoots(
             vm.machine,

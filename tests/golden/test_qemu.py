@@ -2,7 +2,9 @@
 
 import pytest
 
+from rtl.arch.instructions import BIT_MANIPULATION, INSTRUCTIONS
 from sim.elf import load_elf
+from tests.golden.bit_manipulation import TRIES, bit_manipulation_program
 from tests.golden.qemu import RAM, RAM_SIZE, Difference, follow, needs_qemu, run_qemu
 from tests.golden.random_privileged import privileged_program
 from tests.programs.directed import PROGRAMS, build_directed
@@ -23,6 +25,13 @@ def test_random_privileged_programs(seed):
     program = privileged_program(seed)
     states = run_qemu(program)
     assert follow(states, [(RAM.base, program)]) > 2000
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_bit_manipulation(seed):
+    program = bit_manipulation_program(seed)
+    count = sum(row.extension in BIT_MANIPULATION for row in INSTRUCTIONS.values())
+    assert follow(run_qemu(program), [(RAM.base, program)]) > 4 * TRIES * count
 
 
 def test_a_wrong_register_is_noticed():

@@ -118,7 +118,7 @@ def test_programs_reach_everything(tap):
     assert differential.finished >= 65
 
 
-@pytest.mark.parametrize("spoiled", ["mulhsu", "c.subw", "amomaxu.w", "csrrc"])
+@pytest.mark.parametrize("spoiled", ["mulhsu", "sh2add.uw", "c.subw", "amomaxu.w", "csrrc"])
 def test_wrong_results_are_found_and_shrunk(tap, spoiled):
     tap.spoil = spoiled
     differential = Differential(tap)

@@ -101,8 +101,12 @@ def test_hart_is_described_in_all_forms(nodes):
         name for name in listed if len(name) == 1
     )
     assert extensions == [name for name in listed if len(name) > 1]
-    assert {"i", "m", "a", "c", "zicsr", "zifencei", "zicntr", "sstc"} == set(listed)
+    always = {"i", "m", "a", "c", "zicsr", "zifencei", "zicntr", "sstc"}
+    assert always | {"zba", "zbb", "zbs"} == set(listed)
     assert strings(cpu["mmu-type"]) == ["riscv,sv39"]
+    small = parse(device_tree(SocConfig(bit_manipulation=False), ram_size=64 << 20))["/cpus/cpu@0"]
+    assert set(strings(small["riscv,isa-extensions"])) == always
+    assert "zb" not in strings(small["riscv,isa"])[0]
 
 
 def test_references_lead_to_their_nodes(nodes):

@@ -8,6 +8,7 @@ from rtl.arch.instructions import COMPRESSED, INSTRUCTIONS, Format, decode
 from sim.disassembler import disassemble
 from sim.toolchain import TARGET_FLAGS, compiler_command, compiler_environment
 
+_BIT_MANIPULATION = "-mcpu=generic_rv64+m+a+c+zba+zbb+zbs"
 #: The sign of an offset: the assembler takes no negative target without a symbol.
 SIGN = {Format.B: 31, Format.J: 31, Format.CB: 12, Format.CJ: 12}
 
@@ -52,7 +53,15 @@ def test_it_assembles_again(tmp_path):
         )
     )
     result = subprocess.run(
-        [*compiler_command(), *TARGET_FLAGS, "-c", str(source), "-o", str(tmp_path / "all.o")],
+        [
+            *compiler_command(),
+            *TARGET_FLAGS,
+            _BIT_MANIPULATION,
+            "-c",
+            str(source),
+            "-o",
+            str(tmp_path / "all.o"),
+        ],
         capture_output=True,
         text=True,
         env=compiler_environment(),

@@ -1,7 +1,9 @@
-"""RV64IMAC user-level instructions, written anew from the manual: judge of the VMM's interpreter.
+"""RV64IMAC_Zba_Zbb_Zbs in user mode, written anew from the manual: judge of the interpreter.
 
 Nothing here comes from sw_vmm or from rtl.arch.instructions; encodings are the manual's.
 """
+
+from tests.sw_vmm.soft_bit_manipulation import bit_manipulation
 
 M = (1 << 64) - 1
 
@@ -234,19 +236,18 @@ class SoftHart:
                 else:
                     value = alu(f3, 0, a, imm & M, 64)
                 if value is None:
-                    raise Fault(2, word)
+                    value = self.bit_manipulation(full, a, b)
             case 0x1B if f3 in (0, 1, 5):
                 value = alu(
                     f3, (f7 if f7 != 1 else 2) if f3 else 0, a, imm & M if f3 == 0 else imm & 31, 32
                 )
-                if value is None:
-                    raise Fault(2, word)
-                value = sext(value, 32)
+                value = self.bit_manipulation(full, a, b) if value is None else sext(value, 32)
             case 0x33 | 0x3B:
                 value = alu(f3, f7, a, b, 64 if op == 0x33 else 32)
                 if value is None:
-                    raise Fault(2, word)
-                value = value if op == 0x33 else sext(value, 32)
+                    value = self.bit_manipulation(full, a, b)
+                elif op == 0x3B:
+                    value = sext(value, 32)
             case 0x0F if f3 in (0, 1):
                 rd = 0
             case 0x2F if f3 in (2, 3):
@@ -260,6 +261,12 @@ class SoftHart:
         if rd and value is not None:
             x[rd] = value & M
         self.pc = following
+
+    def bit_manipulation(self, full, a, b):
+        value = bit_manipulation(full, a, b)
+        if value is None:
+            raise Fault(2, self.word)
+        return value
 
     def atomic(self, full, funct5, f3, address, b):
         size = 1 << f3

@@ -31,7 +31,7 @@ class Executed(data.Struct):
     fault: Fault
     fault_second: 1
     unit: Unit
-    operation: 4
+    operation: 5
     word: 1
     funct3: 3
     funct5: 5
@@ -47,6 +47,11 @@ class Executed(data.Struct):
 
 class ExecuteStage(wiring.Component):
     """Hold one instruction until its result exists and the commit stage takes it.
+
+    Parameters
+    ----------
+    bit_manipulation : bool
+        See Alu.
 
     Members
     -------
@@ -76,9 +81,13 @@ class ExecuteStage(wiring.Component):
     producer: Out(Producer)
     empty: Out(1)
 
+    def __init__(self, *, bit_manipulation):
+        self._bit_manipulation = bit_manipulation
+        super().__init__()
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.alu = alu = Alu()
+        m.submodules.alu = alu = Alu(bit_manipulation=self._bit_manipulation)
         m.submodules.branch = branch = BranchUnit()
         m.submodules.divider = divider = Divider()
         issued = Signal(Issued)
@@ -111,6 +120,7 @@ class ExecuteStage(wiring.Component):
         m.d.comb += [
             alu.operation.eq(issued.operation),
             alu.word.eq(issued.word),
+            alu.unsigned_word.eq(issued.unsigned_word),
             alu.a.eq(Mux(issued.a_pc, issued.pc, rs1)),
             alu.b.eq(Mux(issued.b_immediate, issued.immediate, rs2)),
             branch.condition.eq(issued.funct3),

@@ -18,6 +18,7 @@ from rtl.arch.instructions import (
 )
 from rtl.core.decode import Decoder, MemoryOperation, SystemOperation, Unit
 from rtl.core.execute.alu import AluOperation
+from rtl.core.execute.bit_counter import CountOperation
 from rtl.core.expand import Expander
 
 
@@ -27,8 +28,8 @@ class Both(wiring.Component):
     fetched: wiring.In(32)
     expanded: Out(32)
 
-    def __init__(self):
-        self.decoder = Decoder()
+    def __init__(self, bit_manipulation):
+        self.decoder = Decoder(bit_manipulation=bit_manipulation)
         super().__init__()
 
     def elaborate(self, platform):
@@ -47,13 +48,13 @@ class Both(wiring.Component):
 
 PORTS = (
     "unit", "operation", "word", "funct3", "funct5", "rd", "rs1", "rs2", "immediate", "a_pc",
-    "b_immediate",
+    "b_immediate", "unsigned_word",
 )  # fmt: skip
 
 
-def decoded(words):
+def decoded(words, bit_manipulation=True):
     """For each word the instruction it is expanded to, and what the decoder says."""
-    dut = Both()
+    dut = Both(bit_manipulation)
     results = []
 
     async def testbench(ctx):
@@ -84,9 +85,18 @@ _ALU = {
     "sra": "SRA", "srai": "SRA", "sraw": "SRA", "sraiw": "SRA",
     "slt": "SLT", "slti": "SLT", "sltu": "SLTU", "sltiu": "SLTU",
     "xor": "XOR", "xori": "XOR", "or": "OR", "ori": "OR", "and": "AND", "andi": "AND",
+    "add.uw": "ADD", "slli.uw": "SLL", "sh1add": "SH1ADD", "sh1add.uw": "SH1ADD",
+    "sh2add": "SH2ADD", "sh2add.uw": "SH2ADD", "sh3add": "SH3ADD", "sh3add.uw": "SH3ADD",
+    "andn": "ANDN", "orn": "ORN", "xnor": "XNOR", "rol": "ROL", "rolw": "ROL",
+    "ror": "ROR", "rori": "ROR", "rorw": "ROR", "roriw": "ROR",
+    "min": "MIN", "minu": "MINU", "max": "MAX", "maxu": "MAXU",
+    "sext.b": "SEXT_B", "sext.h": "SEXT_H", "zext.h": "ZEXT_H", "orc.b": "ORC_B", "rev8": "REV8",
+    "bclr": "BCLR", "bclri": "BCLR", "bext": "BEXT", "bexti": "BEXT",
+    "binv": "BINV", "binvi": "BINV", "bset": "BSET", "bseti": "BSET",
 }  # fmt: skip
+_COUNT = {"clz": 0, "ctz": 1, "cpop": 2, "clzw": 0, "ctzw": 1, "cpopw": 2}
 _USES = {
-    Format.R: "rd rs1 rs2", Format.I: "rd rs1", Format.SHIFT: "rd rs1", Format.SHIFT_W: "rd rs1",
+    Format.UNARY: "rd rs1", Format.R: "rd rs1 rs2", Format.I: "rd rs1", Format.SHIFT: "rd rs1", Format.SHIFT_W: "rd rs1",
     Format.LOAD: "rd rs1", Format.S: "rs1 rs2", Format.B: "rs1 rs2", Format.U: "rd",
     Format.J: "rd", Format.CSR: "rd rs1", Format.CSR_IMMEDIATE: "rd", Format.AMO: "rd rs1 rs2",
     Format.LR: "rd rs1", Format.SFENCE: "rs1 rs2", Format.FENCE: "", Format.NONE: "",
@@ -101,9 +111,17 @@ def wanted(row, word):
         says |= {
             "unit": Unit.ALU,
             "operation": AluOperation[_ALU[name]].value,
-            "word": name.endswith("w"),
+            "word": name.endswith("w") and not name.endswith(".uw"),
+            "unsigned_word": name.endswith(".uw"),
             "a_pc": name == "auipc",
-            "b_immediate": row.format is not Format.R,
+        }
+        if row.format is not Format.UNARY:
+            says["b_immediate"] = row.format is not Format.R
+    elif name in _COUNT:
+        says |= {
+            "unit": Unit.COUNT,
+            "operation": CountOperation(_COUNT[name]).value,
+            "word": name.endswith("w"),
         }
     elif name in _MULTIPLY or name in _DIVIDE:
         unit = Unit.MULTIPLY if name in _MULTIPLY else Unit.DIVIDE
@@ -118,7 +136,7 @@ def wanted(row, word):
     elif name == "jal":
         says |= {"unit": Unit.JUMP}
     elif name == "jalr":
-        says |= {"unit": Unit.JUMP_REGISTER, "b_immediate": 1, "a_pc": 0}
+        says |= {"unit": Unit.JUMP_REGISTER, "b_immediate": 1, "a_pc": 0, "unsigned_word": 0}
     elif row.format in (Format.LOAD, Format.S, Format.AMO, Format.LR):
         operation = {
             Format.LOAD: MemoryOperation.LOAD,
@@ -132,6 +150,7 @@ def wanted(row, word):
         says |= {
             "unit": Unit.MEMORY,
             "operation": operation.value,
+            "unsigned_word": 0,
             "funct5": word >> 27,
             "b_immediate": 1,
             "a_pc": 0,
@@ -204,6 +223,19 @@ def test_random_words_are_what_the_rows_say(words):
         else:
             assert expanded == word
             check(row, word, ports)
+
+
+def test_without_bit_manipulation_its_encodings_are_illegal():
+    rows = [row for row in INSTRUCTIONS.values() for _ in range(2)]
+    words = [
+        fill(row, noise) for row, noise in zip(rows, [0, 0xFFFF_FFFF] * len(rows), strict=False)
+    ]
+    for row, word, (_, ports) in zip(rows, words, decoded(words, False), strict=True):
+        if row.extension in ("zba", "zbb", "zbs"):
+            assert ports["unit"] == Unit.ILLEGAL
+            assert decode(word, bit_manipulation=False) is None
+        else:
+            check(decode(word, bit_manipulation=False), word, ports)
 
 
 def test_system_encodings_with_operands_are_illegal():

@@ -45,6 +45,12 @@ def test_a_way_is_a_power_of_two_and_at_most_a_page(ways, way):
             SocConfig(cache_size=ways * way, cache_ways=ways)
 
 
+@pytest.mark.parametrize("value", [0, 1, "true", None])
+def test_switches_are_true_or_false(value):
+    with pytest.raises(ValueError, match="bit_manipulation must be of type bool"):
+        SocConfig(bit_manipulation=value)
+
+
 def test_unknown_members_are_refused():
     with pytest.raises(TypeError):
         SocConfig(color=3)
