@@ -25,14 +25,15 @@ CLASSES = {
     "rv64um": "pv",
     "rv64ua": "pv",
     "rv64uc": "pv",
+    "rv64uzba": "pv",
+    "rv64uzbb": "pv",
+    "rv64uzbs": "pv",
     "rv64mi": "p",
     "rv64si": "p",
 }
 _FLAGS = (
     "-target",
     "riscv64-freestanding-none",
-    # No C by default: the tests of C turn it on, and the others count on 4-byte instructions.
-    "-mcpu=generic_rv64+m+a",
     "-mabi=lp64",
     "-mcmodel=medany",
     "-static",
@@ -46,6 +47,8 @@ _FLAGS = (
     "-O2",
     "-w",
 )
+# No C by default: the tests of C turn it on, and the others count on 4-byte instructions.
+_CPU = "-mcpu=generic_rv64+m+a"
 _HEADER = """#ifndef HEADER
 #define HEADER
 #include <stddef.h>
@@ -98,6 +101,9 @@ def build(suite: Path, out: Path, jobs: int = 2) -> list[str]:
 
 def _build_one(suite, out, class_, env, test):
     name = f"{class_}-{env}-{test}"
+    cpu = _CPU
+    if class_.startswith("rv64uz"):
+        cpu += "+" + class_.removeprefix("rv64u")
     flags = [
         f"-I{out / 'include'}",
         f"-I{suite / 'env' / env}",
@@ -108,8 +114,9 @@ def _build_one(suite, out, class_, env, test):
         # The environment's page allocator draws from it; any fixed number will do.
         flags.append(f"-DENTROPY=0x{hashlib.sha256(name.encode()).hexdigest()[:7]}")
         # Its handler holds a floating-point instruction to compare with; nobody executes it.
-        flags.append("-mcpu=generic_rv64+m+a+f")
+        cpu += "+f"
         sources = [suite / "env/v/entry.S", suite / "env/v/vm.c", suite / "env/v/string.c"]
+    flags.append(cpu)
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch, "test.s")
         first = _compile(*flags, "-E", suite / "isa" / class_ / f"{test}.S", "-o", text)
