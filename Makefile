@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate speed synth timing clean random linux
+.PHONY: help demo test lint format setup calibrate speed synth timing clean random linux prove
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
 	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
 	@echo "make linux      boot Debian's Linux kernel on the RTL to our own init (an hour or so)"
+	@echo "make prove      prove units of the RTL by induction (minutes)"
 	@echo "make clean      remove everything built, $(VENV) included"
 
 demo: $(STAMP)
@@ -62,6 +63,10 @@ random: $(STAMP)
 # LINUX_FLAGS="--config small" for another configuration, whose result is shown but not recorded.
 linux: $(STAMP)
 	@$(BIN)/python -m sim.linux $(LINUX_FLAGS)
+
+# PROVE_FLAGS="--only queue --without-faults"; see docs/testing.md.
+prove: $(STAMP)
+	@$(BIN)/python -m tests.proofs $(PROVE_FLAGS)
 
 setup: $(STAMP)
 

@@ -1,0 +1,23 @@
+"""Every proof of this folder."""
+
+from tests.proofs import (
+    aligner,
+    arbiters,
+    divider,
+    queues,
+    register_blocks,
+    register_decoder,
+    register_file,
+)
+
+__all__ = ["PROOFS"]
+
+PROOFS = (
+    *queues.PROOFS,
+    *arbiters.PROOFS,
+    *register_decoder.PROOFS,
+    *register_blocks.PROOFS,
+    *register_file.PROOFS,
+    *aligner.PROOFS,
+    *divider.PROOFS,
+)

@@ -1,0 +1,99 @@
+"""What page-table entries are and allow, said again from the manual's list of page faults.
+
+Privileged Architecture, "Virtual Address Translation Process".
+"""
+
+from amaranth import *
+
+from rtl.arch.paging import LEVELS, PTE, VPN_BITS, Access
+from rtl.arch.traps import Privilege
+from rtl.mmu.permissions import PteKind
+from tests.proofs.properties import Fault, Proof
+
+__all__ = ["PROOFS", "page_faults"]
+
+_UNIT = "rtl.mmu.permissions"
+
+
+def page_faults(rights, access: Value, context) -> list[Value]:
+    """The reasons for a page fault that a leaf's bits give; with none of them it allows the access."""
+    read, write, fetch = (access == kind for kind in (Access.READ, Access.WRITE, Access.FETCH))
+    user = context.privilege.as_value() == Privilege.USER
+    return [
+        read & ~rights.r & ~(rights.x & context.mxr),
+        write & ~rights.w,
+        fetch & ~rights.x,
+        user & ~rights.u,
+        # "SUM: permit Supervisor User Memory access"; never for fetches.
+        ~user & rights.u & fetch,
+        ~user & rights.u & ~context.sum,
+        # Svade: no bit is set by hardware.
+        ~rights.a,
+        write & ~rights.d,
+    ]
+
+
+def _leaf(p, unit_class):
+    unit = unit_class()
+    p.unit("permission", unit)
+    access = unit.access.as_value()
+    p.assume(access <= max(Access))
+    faults = page_faults(unit.rights, access, unit.context)
+    p.always(unit.allowed == ~Cat(faults).any(), "allowed exactly when nothing faults")
+
+
+def _entry(p, unit_class):
+    unit = unit_class()
+    p.unit("check", unit)
+    bits, level = unit.pte.as_value(), unit.level
+    p.assume(level < LEVELS)
+    v, r, w, x, u, a, d = (bits[PTE[name].lsb] for name in "vrwxuad")
+    ppn = bits[PTE["ppn"].lsb :][: PTE["ppn"].width]
+    step_3 = ~v | (~r & w) | bits[PTE["ppn"].lsb + PTE["ppn"].width :].any()
+    leaf = r | x
+    superpage_bits = Signal(range(LEVELS * VPN_BITS))
+    p.m.d.comb += superpage_bits.eq(level * VPN_BITS)
+    misaligned = (ppn & ((1 << superpage_bits) - 1)).any()
+    reserved_in_pointers = d | a | u
+    kind = unit.kind.as_value()
+    p.always(
+        (kind == PteKind.LEAF.value) == (~step_3 & leaf & ~misaligned),
+        "a leaf is valid, and aligned to its size",
+    )
+    p.always(
+        (kind == PteKind.POINTER.value) == (~step_3 & ~leaf & (level != 0) & ~reserved_in_pointers),
+        "a pointer is valid, without bits of leaves, and not at the last level",
+    )
+    p.always(kind <= 2, "an entry is of one kind")
+
+
+PROOFS = (
+    Proof(
+        "leaf permission",
+        f"{_UNIT}:LeafPermission",
+        _leaf,
+        (
+            Fault(
+                "S-mode fetches from user pages under SUM", "context.sum & ~fetch", "context.sum"
+            ),
+            Fault("MXR without the page's X", "rights.x & context.mxr", "context.mxr"),
+            Fault("writes without D", "rights.w & rights.d", "rights.w"),
+            Fault("A is ignored", "rights.a & privileged", "privileged"),
+        ),
+        depth=1,
+        fault_depth=1,
+    ),
+    Proof(
+        "kind of an entry",
+        f"{_UNIT}:PteCheck",
+        _entry,
+        (
+            Fault("one reserved bit less", "paging.PTE_RESERVED)", "(paging.PTE_RESERVED << 1))"),
+            Fault("pointers at the last level", "(self.level != 0) & ~(", "~("),
+            Fault("misaligned gigapages", "(self.level > k)", "(self.level == k + 1)"),
+            Fault("pointers with U", "(pte.d | pte.a | pte.u)", "(pte.d | pte.a)"),
+        ),
+        depth=1,
+        fault_depth=1,
+    ),
+)
