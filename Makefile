@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate speed synth timing clean random linux prove
+.PHONY: help demo test lint format setup calibrate speed synth timing clean random linux prove mutate
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
 	@echo "make linux      boot Debian's Linux kernel on the RTL to our own init (an hour or so)"
 	@echo "make prove      prove units of the RTL by induction (minutes)"
+	@echo "make mutate     flip conditions of the RTL and see which ones a test notices (an hour)"
 	@echo "make clean      remove everything built, $(VENV) included"
 
 demo: $(STAMP)
@@ -67,6 +68,10 @@ linux: $(STAMP)
 # PROVE_FLAGS="--only queue --without-faults"; see docs/testing.md.
 prove: $(STAMP)
 	@$(BIN)/python -m tests.proofs $(PROVE_FLAGS)
+
+# 240 flipped conditions; MUTATE_FLAGS="--seed 2 --count 400 --record".
+mutate: $(STAMP)
+	@$(BIN)/python -m tests.mutation $(MUTATE_FLAGS)
 
 setup: $(STAMP)
 

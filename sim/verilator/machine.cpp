@@ -1,5 +1,6 @@
 #include "machine.h"
 
+#include <cstdlib>
 #include <cstring>
 
 namespace vmxlab {
@@ -37,6 +38,10 @@ void Machine::reset() {
     choose_observing();
 
     Top &top = *top_;
+#ifdef VMXLAB_MUTANTS
+    const char *mutant = std::getenv("VMXLAB_MUTANT");
+    ports::mutant(top) = mutant ? std::atoi(mutant) : 0;
+#endif
     ports::console_ready(top) = 1;
     ports::host_response_ready(top) = 1;
     top.rst = 1;
