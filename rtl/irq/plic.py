@@ -74,9 +74,8 @@ class Plic(wiring.Component):
                 with m.Else():
                     written = Cat(byte.replicate(8) for byte in request.payload.mask)
                     source = request.payload.data & written
-                    for index in range(1, count):
-                        with m.If((source == index) & enabled[index]):
-                            m.d.comb += completed[index].eq(1)
+                    with m.If(source < count):
+                        m.d.comb += completed.eq(C(1) << source[: len(choice.source)] & enabled)
 
         requests, forwarded = Signal(count), Signal(count)
         m.d.comb += [

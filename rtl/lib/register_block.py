@@ -356,6 +356,7 @@ class RegisterBlock(wiring.Component):
                     m,
                     field,
                     getattr(leaf.ports, field.name, None),
+                    place=place.start,
                     written=Mux(touched & access.write, bits[place], 0),
                     data=access.data[place],
                     read=Mux(touched & ~access.write, bits[place], 0),

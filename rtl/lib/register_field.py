@@ -1,5 +1,7 @@
 """One field of a register block: its ports, its flip-flops, and who may change them."""
 
+from itertools import pairwise
+
 from amaranth import *
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
@@ -7,6 +9,8 @@ from amaranth.lib.wiring import In, Out
 from rtl.lib.rdl.model import Field, OnRead, OnWrite
 
 __all__ = ["build_field", "field_signature"]
+
+_BYTE = 8
 
 
 def field_signature(field: Field, enumeration: type[enum.Enum] | None) -> wiring.Signature:
@@ -35,11 +39,14 @@ def field_signature(field: Field, enumeration: type[enum.Enum] | None) -> wiring
     return wiring.Signature(members)
 
 
-def build_field(m: Module, field: Field, ports, *, written: Value, data: Value, read: Value):
+def build_field(
+    m: Module, field: Field, ports, *, place: int, written: Value, data: Value, read: Value
+):
     """Add the field's logic to ``m`` and return the value that software reads.
 
     ``written`` and ``read`` have a 1 for every bit of the field that software writes or reads in
-    this cycle; ``data`` is what it writes. ``ports`` may be None if the field has none.
+    this cycle, the same for all bits of a byte of the bus; ``data`` is what it writes. ``place``
+    is the field's lowest bit on the bus. ``ports`` may be None if the field has none.
     """
     if field.sw_modified or field.sw_accessed:
         modified = written.any() if field.sw_write else C(0)
@@ -52,27 +59,40 @@ def build_field(m: Module, field: Field, ports, *, written: Value, data: Value, 
     if not field.storage:
         current = Value.cast(ports.next) if field.hw_write else C(field.reset, field.width)
     else:
-        current = _build_storage(m, field, ports, written=written, data=data, read=read)
+        current = _build_storage(
+            m, field, ports, place=place, written=written, data=data, read=read
+        )
     if field.hw_read:
         m.d.comb += Value.cast(ports.value).eq(current)
     return current
 
 
-def _build_storage(m, field, ports, *, written, data, read):
+def _build_storage(m, field, ports, *, place, written, data, read):
     stored = Signal(field.width, init=field.reset, name=field.name)
     by_software, to = _software(field, ports, stored, written=written, data=data, read=read)
     by_hardware, hardware = _hardware(field, ports, stored)
     if field.single_pulse:
         m.d.sync += stored.eq(field.reset)
-    # Bit by bit and without a multiplexer that keeps the old value: these become clock enables.
-    for bit in range(field.width):
-        rules = [(by_software[bit], to[bit]), (by_hardware, hardware[bit])]
+    # In runs of bits that change together, and without a multiplexer that keeps the old value:
+    # these become clock enables.
+    for run in _runs(field, place):
+        rules = [(by_software[run][0], to[run]), (by_hardware, hardware[run])]
         first, second = reversed(rules) if field.hw_precedence else rules
         with m.If(first[0]):
-            m.d.sync += stored[bit].eq(first[1])
+            m.d.sync += stored[run].eq(first[1])
         with m.Elif(second[0]):
-            m.d.sync += stored[bit].eq(second[1])
+            m.d.sync += stored[run].eq(second[1])
     return stored
+
+
+def _runs(field, place):
+    """Slices of the field whose bits software changes together."""
+    if not field.sw_write and field.on_read is None:
+        return [slice(field.width)]
+    by_byte = field.on_write in (None, OnWrite.ANY_CLEARS, OnWrite.ANY_SETS)
+    step = _BYTE if by_byte else 1
+    ends = [end for end in range(1, field.width) if (place + end) % step == 0]
+    return [slice(start, end) for start, end in pairwise([0, *ends, field.width])]
 
 
 def _software(field, ports, stored, *, written, data, read):

@@ -140,9 +140,11 @@ uint32_t Machine::run(uint64_t budget) {
 
 void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) {
     Ram::current = &ram_;
-    if (charge && skip(charge)) charge = 0;
     if (commit_log_) commit_log_->writes(rd, value);
     Top &top = *top_;
+    // The cycle that takes the request is no machine time: the skip can be in it.
+    bool skips = charge && begin_skip(charge);
+    if (skips) charge = 0;
     ports::resume_payload_pc.set(ports::resume_payload(top), pc);
     ports::resume_payload_value.set(ports::resume_payload(top), value);
     ports::resume_payload_rd.set(ports::resume_payload(top), rd);
@@ -151,6 +153,7 @@ void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) 
     for (uint64_t cycle = 0; cycle < kAnswerLimit; ++cycle) {
         bool taken = ports::resume_ready(top);
         tick();
+        if (skips) end_skip();
         if (taken) break;
     }
     ports::resume_valid(top) = 0;
@@ -200,6 +203,15 @@ void Machine::refuse_window() {
 
 bool Machine::skip(uint32_t cycles) {
     Ram::current = &ram_;
+    if (!begin_skip(cycles)) return false;
+    tick();
+    end_skip();
+    publish();
+    return true;
+}
+
+// Lets the next cycle pass `cycles` at once, if only timers are live.
+bool Machine::begin_skip(uint32_t cycles) {
     Top &top = *top_;
     if (!skipping_ || !ports::parked(top) || !ports::quiet(top)) return false;
     uint64_t phase = ports::park_cycle.get(ports::park(top)) % cycles_per_tick_ + cycles;
@@ -208,11 +220,10 @@ bool Machine::skip(uint32_t cycles) {
     ports::skip_ticks.set(port, phase / cycles_per_tick_);
     ports::skip_phase.set(port, phase % cycles_per_tick_);
     ports::skip_valid.set(port, 1);
-    tick();
-    ports::skip_valid.set(port, 0);
-    publish();
     return true;
 }
+
+void Machine::end_skip() { ports::skip_valid.set(ports::skip(*top_), 0); }
 
 void Machine::answer_window(uint64_t data) {
     Ram::current = &ram_;

@@ -101,6 +101,8 @@ class Machine {
     template <bool kObserve> void tick();
     void tick() { observing_ ? tick<true>() : tick<false>(); }
     void settle() { top_->eval(); }
+    bool begin_skip(uint32_t cycles);
+    void end_skip();
     void answer(uint64_t data, bool error);
     void refuse_window();
     void sent(uint8_t byte);
