@@ -77,6 +77,11 @@ BEGIN
     mul a0, a0, a0
     clz a0, a0
     CHECK(46, a0, 60)
+    // the other operand is the one
+    CHECK_RR(47, max, 1, -1, 1)
+    CHECK_RR(48, maxu, 1, -1, -1)
+    CHECK_RR(49, min, 1, -1, -1)
+    CHECK_RR(50, minu, 1, -1, 1)
     END
     .data
     .balign 8
