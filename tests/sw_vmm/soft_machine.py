@@ -28,6 +28,7 @@ class SoftMachine:
             ram_size=ram_size,
             cycles_per_tick=cycles_per_tick,
             uart_cycles_per_byte=uart_cycles_per_byte,
+            bit_manipulation=True,
         )
         self.ram = bytearray(ram_size)
         self.rom = bytearray(len(ROM))
