@@ -18,7 +18,8 @@ _IMAGE_SIZE = struct.Struct("<Q")
 _DISK = "initrd.cpio"
 _IMAGE_SIZE_AT, _MAGIC_AT, _MAGIC = 16, 56, b"RSC\x05"
 
-#: Self-tests and measurements that would be more than half of the kernel's instructions.
+#: Self-tests, measurements, and lists for people to read (tracing, sysfs): more than half of the
+#: kernel's instructions.
 _LEFT_OUT = (
     "jent_mod_init",
     "load_system_certificate_list",
@@ -26,13 +27,20 @@ _LEFT_OUT = (
     "init_kprobe_trace",
     "bpf_dummy_struct_ops_init",
     "check_unaligned_access_all_cpus",
+    "trace_eval_init",
+    "tracer_init_tracefs",
+    "init_blk_tracer",
+    "slab_sysfs_init",
+    "param_sysfs_builtin_init",
 )
-#: ``earlycon`` shows from the first line on how far the kernel gets; a panic ends the machine.
+#: ``earlycon`` shows from the first line on how far the kernel gets; a panic ends the machine;
+#: grace periods need not wait for the next tick.
 LINUX_BOOTARGS = " ".join((
     "console=ttyS0",
     "earlycon",
     "panic=-1",
     "cryptomgr.notests",
+    "rcupdate.rcu_expedited=1",
     f"initcall_blacklist={','.join(_LEFT_OUT)}",
 ))  # fmt: skip
 #: The last line of init before it switches the machine off.

@@ -8,7 +8,7 @@
 #include <linux/fs.h>
 #include <linux/wait.h>
 
-enum { PRIME_LIMIT = 20000, PRIMES = 2262, BLOCK = 4096, BLOCKS = 16 };
+enum { PRIME_LIMIT = 20000, PRIMES = 2262, PIECE = 4096, PIECES = 16 };
 
 static uint32_t crc_32(const uint8_t *data, size_t length) {
     uint32_t crc = ~0u;
@@ -45,30 +45,30 @@ void check_computing(void) {
 }
 
 void check_files(void) {
-    static uint64_t written[BLOCK / 8], found[BLOCK / 8];
-    const char *path = "/blocks", *other = "/renamed";
+    static uint64_t written[PIECE / 8], found[PIECE / 8];
+    const char *path = "/pieces", *other = "/renamed";
     long file = CALL(openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL, 0600);
     REQUIRE(file >= 0);
     uint64_t number = 1;
-    for (int block = 0; block < BLOCKS; block++) {
-        for (int i = 0; i < BLOCK / 8; i++)
+    for (int piece = 0; piece < PIECES; piece++) {
+        for (int i = 0; i < PIECE / 8; i++)
             written[i] = number = number * 6364136223846793005u + 1442695040888963407u;
-        REQUIRE(CALL(write, file, written, BLOCK) == BLOCK);
+        REQUIRE(CALL(write, file, written, PIECE) == PIECE);
     }
-    REQUIRE(CALL(lseek, file, 0, SEEK_END) == BLOCK * BLOCKS);
+    REQUIRE(CALL(lseek, file, 0, SEEK_END) == PIECE * PIECES);
     REQUIRE(!CALL(renameat2, AT_FDCWD, path, AT_FDCWD, other, 0));
     REQUIRE(CALL(openat, AT_FDCWD, path, O_RDONLY) < 0);
     long again = CALL(openat, AT_FDCWD, other, O_RDONLY);
     REQUIRE(again >= 0);
     number = 1;
-    for (int block = 0; block < BLOCKS; block++) {
-        REQUIRE(CALL(read, again, found, BLOCK) == BLOCK);
-        for (int i = 0; i < BLOCK / 8; i++) {
+    for (int piece = 0; piece < PIECES; piece++) {
+        REQUIRE(CALL(read, again, found, PIECE) == PIECE);
+        for (int i = 0; i < PIECE / 8; i++) {
             number = number * 6364136223846793005u + 1442695040888963407u;
             REQUIRE(found[i] == number);
         }
     }
-    REQUIRE(!CALL(read, again, found, BLOCK));
+    REQUIRE(!CALL(read, again, found, PIECE));
     REQUIRE(!CALL(close, file) && !CALL(close, again));
     REQUIRE(!CALL(unlinkat, AT_FDCWD, other, 0));
 }
@@ -90,7 +90,7 @@ static void read_all(long file, void *data, size_t length) {
 }
 
 void check_pipes_and_processes(void) {
-    enum { NUMBERS = 20000, STATUS = 7 };
+    enum { QUESTIONS = 100, NUMBERS = 10000, BLOCK = 50, STATUS = 7 };
     int there[2], back[2];
     REQUIRE(!CALL(pipe2, there, 0) && !CALL(pipe2, back, 0));
     long parent = CALL(getpid);
@@ -98,24 +98,25 @@ void check_pipes_and_processes(void) {
     REQUIRE(child >= 0);
     if (!child) {
         REQUIRE(CALL(getppid) == parent);
-        uint64_t sum = 0, number;
+        uint64_t sum = 0, number, block[BLOCK];
         CALL(close, there[1]);
-        for (int i = 0; i < NUMBERS / 100; i++) {
+        for (int i = 0; i < QUESTIONS; i++) {
             read_all(there[0], &number, sizeof(number));
             sum += number * number;
             // One answer for each question: both processes sleep and wake by turns.
             REQUIRE(CALL(write, back[1], &sum, sizeof(sum)) == sizeof(sum));
         }
         // More than a pipe holds: the writer has to wait for the reader.
-        for (int i = 0; i < NUMBERS; i++) {
-            read_all(there[0], &number, sizeof(number));
-            sum += number;
+        for (int i = 0; i < NUMBERS / BLOCK; i++) {
+            read_all(there[0], block, sizeof(block));
+            for (int j = 0; j < BLOCK; j++)
+                sum += block[j];
         }
         REQUIRE(CALL(write, back[1], &sum, sizeof(sum)) == sizeof(sum));
         CALL(exit_group, STATUS);
     }
     uint64_t sum = 0, answer;
-    for (uint64_t number = 0; number < NUMBERS / 100; number++) {
+    for (uint64_t number = 0; number < QUESTIONS; number++) {
         REQUIRE(CALL(write, there[1], &number, sizeof(number)) == sizeof(number));
         read_all(back[0], &answer, sizeof(answer));
         sum += number * number;
