@@ -16,7 +16,7 @@ GUEST_RAM = 1 << 20
 #: The longest program needs about 100 000 cycles.
 CYCLES = 1_000_000
 #: Programs that turn paging on.
-PAGING = ("supervisor",)
+PAGING = ("fences", "supervisor")
 
 
 #: Programs of instructions a configuration may lack, and its switch, which its first check uses.
