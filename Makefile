@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate speed synth timing clean random linux prove mutate
+.PHONY: help demo test lint format setup calibrate speed synth timing clean random linux prove mutate split
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
 	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
 	@echo "make linux      boot Debian's Linux kernel on the RTL to our own init (an hour or so)"
+	@echo "make split      compare the simulator with one built without Verilator's splitting (long)"
 	@echo "make prove      prove units of the RTL by induction (minutes)"
 	@echo "make mutate     flip conditions of the RTL and see which ones a test notices (an hour)"
 	@echo "make clean      remove everything built, $(VENV) included"
@@ -72,6 +73,10 @@ prove: $(STAMP)
 # 240 flipped conditions; MUTATE_FLAGS="--seed 2 --count 400 --record".
 mutate: $(STAMP)
 	@$(BIN)/python -m tests.mutation $(MUTATE_FLAGS)
+
+# SPLIT_FLAGS="--only hello" for some guests; --record writes docs/data/split.json.
+split: $(STAMP)
+	@$(BIN)/python -m tests.split $(SPLIT_FLAGS)
 
 setup: $(STAMP)
 
