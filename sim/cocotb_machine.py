@@ -258,7 +258,15 @@ class CocotbSoc:
             taken = waiting and dut.host__request__ready.value
             if dut.host__response__valid.value:
                 answer = _RESPONSE.decode(dut.host__response__payload.value.to_unsigned())
+            # The hart may run meanwhile, and take the answer to its own access of the window.
+            asked, given = self._asking, self._answering and dut.window_response__ready.value
             await self._tick()
+            if asked:
+                self._asking = False
+                self._set("window_request__ready", 0)
+            if given:
+                self._answering = False
+                self._set("window_response__valid", 0)
             if taken:
                 waiting = False
                 self._set("host__request__valid", 0)

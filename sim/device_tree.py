@@ -4,7 +4,12 @@ import fdt
 
 from rtl.arch.csrs import CSRS
 from rtl.arch.instructions import BIT_MANIPULATION, IMMEDIATES, INSTRUCTIONS, RD, RS1, Format
-from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT, WINDOW_INTERRUPTS
+from rtl.arch.memory_map import (
+    DEVICE_WINDOW_SLOT_SIZE,
+    MEMORY_MAP,
+    UART_INTERRUPT,
+    WINDOW_INTERRUPTS,
+)
 from rtl.arch.traps import Interrupt
 from rtl.soc.config import SocConfig
 from sw_vmm.devices.finisher import Finish
@@ -31,11 +36,12 @@ def device_tree(
     ram_size: int,
     bootargs: str = "",
     initrd: tuple[int, int] | None = None,
+    window_devices: int = 0,
 ) -> bytes:
     """The flattened device tree: the platform of ``rtl.arch.memory_map`` with ``ram_size`` bytes.
 
-    It names guest RAM and the devices of the SoC, nothing else, and depends on nothing but the
-    arguments; ``initrd`` is first and end address of an initial RAM disk. Raises ValueError when
+    It names guest RAM, the devices of the SoC and as many slots of the device window as hold a
+    device, nothing else, and depends on nothing but the arguments; ``initrd`` is first and end address of an initial RAM disk. Raises ValueError when
     ``bootargs`` is not printable ASCII.
     """
     if not (bootargs.isascii() and bootargs.isprintable()):
@@ -68,6 +74,8 @@ def device_tree(
     _strings(tree, "/soc", "compatible", "simple-bus")
     tree.add_item(fdt.Property("ranges"), "/soc")
     _soc(tree, phandles)
+    for slot in range(window_devices):
+        _window_slot(tree, phandles, slot)
 
     for name, word in (("poweroff", Finish.PASS), ("reboot", Finish.RESET)):
         _strings(tree, f"/{name}", "compatible", f"syscon-{name}")
@@ -100,11 +108,18 @@ def boot_rom(
     ram_size: int,
     bootargs: str = "",
     initrd: tuple[int, int] | None = None,
+    window_devices: int = 0,
     entry: int = MEMORY_MAP["ram"].base,
 ) -> bytes:
     """The contents of the boot ROM. Raises ValueError when they do not fit."""
     rom = MEMORY_MAP["rom"]
-    tree = device_tree(config, ram_size=ram_size, bootargs=bootargs, initrd=initrd)
+    tree = device_tree(
+        config,
+        ram_size=ram_size,
+        bootargs=bootargs,
+        initrd=initrd,
+        window_devices=window_devices,
+    )
     image = reset_code(entry, rom.base + 32).ljust(32, b"\0") + tree
     if len(image) > rom.size:
         raise ValueError(f"reset code and device tree need {len(image)} of {rom.size} bytes")
@@ -173,6 +188,15 @@ def _soc(tree, phandles):
     _words(tree, uart, "clock-frequency", _UART_CLOCK_HZ)
     _words(tree, uart, "interrupt-parent", phandles["plic"])
     _words(tree, uart, "interrupts", UART_INTERRUPT)
+
+
+def _window_slot(tree, phandles, slot):
+    base = MEMORY_MAP["window"].base + slot * DEVICE_WINDOW_SLOT_SIZE
+    path = f"/soc/virtio_mmio@{base:x}"
+    _strings(tree, path, "compatible", "virtio,mmio")
+    _words(tree, path, "reg", *_reg(base, DEVICE_WINDOW_SLOT_SIZE))
+    _words(tree, path, "interrupt-parent", phandles["plic"])
+    _words(tree, path, "interrupts", WINDOW_INTERRUPTS[slot])
 
 
 def _unit(node, region):

@@ -12,8 +12,9 @@ from sim.elf import Image, load_elf, load_raw
 from sim.errors import VmxlabError
 from sim.linux_image import LINUX_BOOTARGS, LINUX_SUCCESS, initial_ram_disk, kernel_image
 from sim.packages import LINUX, OPENSBI, U_BOOT, Package, package_file
-from sim.tiny import KERNEL_ADDRESS, tiny_elf
+from sim.tiny import KERNEL_ADDRESS, tiny_disk, tiny_elf
 from sim.toolchain import build_program
+from sw_vmm.devices.virtio_block import SECTOR
 
 __all__ = [
     "DEFAULT_RAM_SIZE",
@@ -52,6 +53,8 @@ class GuestOptions:
     input_after: bytes | None = None
     cycles: int | None = None
     bootargs: str = ""
+    disk: Path | None = None
+    virtio_console: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Guest:
     declares; ``tohost`` the HTIF word that ends it; ``cycles`` the budget; ``initrd`` first and end
     address of its initial RAM disk. ``success`` is what it prints when all is well: a guest that
     ends without it has failed. ``archives`` are (name, SHA-256) of the packages it is from.
+    ``disk`` is the image of its virtio block device and ``virtio_console`` tells whether it has a
+    virtio console; they take the first slots of the device window, in this order.
     """
 
     name: str
@@ -76,6 +81,8 @@ class Guest:
     success: bytes = b""
     files: tuple[tuple[str, str], ...] = ()
     archives: tuple[tuple[str, str], ...] = ()
+    disk: bytes | None = None
+    virtio_console: bool = False
 
     @property
     def entry(self) -> int:
@@ -152,7 +159,9 @@ def _load_tiny(options, say, *, name="tiny", sbi_timer=False):
     if options.firmware:
         files.insert(0, (options.firmware, _load_any(options.firmware, _RAM, options)))
         _refuse_overlap(files[0], KERNEL_ADDRESS)
-    return _guest(name, files, options, cycles=1_000_000_000)
+    guest = _guest(name, files, options, cycles=1_000_000_000)
+    disk = tiny_disk() if guest.disk is None else guest.disk
+    return replace(guest, disk=disk, virtio_console=True)
 
 
 def _load_tiny_sbi(options, say):
@@ -249,10 +258,25 @@ def _load_any(path, address, options):
     return load_raw(path, address, ram_size=options.ram_size)
 
 
+def _disk(path: Path) -> bytes:
+    try:
+        image = path.read_bytes()
+    except OSError as error:
+        raise VmxlabError(f"{path}: {error.strerror}") from error
+    if not image or len(image) % SECTOR:
+        raise VmxlabError(
+            f"{path}: {len(image)} bytes are no disk: whole sectors of {SECTOR} bytes are needed"
+        )
+    return image
+
+
 def _guest(name, files, options, *, cycles, until=None, typed=b"", typed_after=b"", archives=()):
+    disk = None if options.disk is None else _disk(options.disk)
+    if disk is not None:
+        files = [*files, (options.disk, None)]
     return Guest(
         name=name,
-        images=tuple(image for _, image in files),
+        images=tuple(image for _, image in files if image is not None),
         ram_size=options.ram_size,
         cycles=cycles if options.cycles is None else options.cycles,
         until=until if options.until is None else options.until,
@@ -263,6 +287,8 @@ def _guest(name, files, options, *, cycles, until=None, typed=b"", typed_after=b
             (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path, _ in files
         ),
         archives=tuple(archives),
+        disk=disk,
+        virtio_console=options.virtio_console,
     )
 
 

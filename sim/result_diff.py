@@ -23,7 +23,14 @@ __all__ = [
 
 _SCHEMAS = {schema.name: schema for schema in (RUN_SCHEMA, COMPARE_SCHEMA, BENCH_SCHEMA)}
 _CYCLES = ("total", "guest", "transition", "walk", "charged")
-_OUTCOME = ("finished", "text_seen", "exit_code", "console_sha256", "signature_sha256")
+_OUTCOME = (
+    "finished",
+    "text_seen",
+    "exit_code",
+    "console_sha256",
+    "virtio_console_sha256",
+    "signature_sha256",
+)
 
 # fmt: off
 #: ``vmxlab diff --json``.

@@ -82,6 +82,8 @@ _RUN_ROWS = (
     SchemaRow("outcome.exit_code", "integer or null", "What the guest gave as exit code."),
     SchemaRow("outcome.console_sha256", "string", "SHA-256 of all console bytes."),
     SchemaRow("outcome.console_bytes", "integer", "Number of console bytes."),
+    SchemaRow("outcome.virtio_console_sha256", "string", "SHA-256 of all bytes the virtio console was told."),
+    SchemaRow("outcome.virtio_console_bytes", "integer", "Number of those bytes."),
     SchemaRow("outcome.signature_sha256", "string or null", "SHA-256 of the range the guest declares."),
     SchemaRow("cycles", "object", "Machine cycles: total = guest + transition + charged."),
     SchemaRow("cycles.total", "integer", "All of them."),
@@ -223,7 +225,8 @@ class Run:
     """A result together with what it was measured on.
 
     ``signature`` holds the bytes of the range the guest declares, None when it declares none;
-    ``succeeded`` says that the guest has printed what it prints when all is well.
+    ``succeeded`` says that the guest has printed what it prints when all is well; ``disk`` is what
+    its disk holds after the run.
     """
 
     guest: str
@@ -238,6 +241,7 @@ class Run:
     simulator: str
     programs: Mapping[str, ProgramCost] = field(default_factory=dict)
     succeeded: bool = True
+    disk: bytes | None = None
 
     @property
     def signature_sha256(self) -> str | None:
@@ -267,6 +271,8 @@ def run_document(run: Run) -> dict:
             "exit_code": outcome.exit_code,
             "console_sha256": outcome.console_sha256,
             "console_bytes": len(outcome.console),
+            "virtio_console_sha256": outcome.virtio_console_sha256,
+            "virtio_console_bytes": len(outcome.virtio_console),
             "signature_sha256": run.signature_sha256,
         },
         "cycles": result["cycles"],
@@ -296,8 +302,13 @@ def differences(runs: Sequence[Run]) -> list[str]:
                 f"{pair}: console bytes differ from byte {place} on "
                 f"({len(one.console)} and {len(two.console)} bytes)"
             )
+        if one.virtio_console != two.virtio_console:
+            place = _first_difference(one.virtio_console, two.virtio_console)
+            found.append(f"{pair}: virtio console bytes differ from byte {place} on")
         if one.exit_code != two.exit_code:
             found.append(f"{pair}: exit codes {one.exit_code} and {two.exit_code}")
+        if first.disk != other.disk:
+            found.append(f"{pair}: disks differ")
         if first.signature_sha256 != other.signature_sha256:
             found.append(f"{pair}: signatures differ")
     return found

@@ -4,20 +4,36 @@ from pathlib import Path
 
 import sw_vmm.guests
 from rtl.arch.csrs import CSRS, MENVCFG, MSTATUS
-from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT
+from rtl.arch.memory_map import (
+    DEVICE_WINDOW_SLOT_SIZE,
+    DEVICE_WINDOW_SLOTS,
+    MEMORY_MAP,
+    UART_INTERRUPT,
+    WINDOW_INTERRUPTS,
+)
 from rtl.arch.paging import PTE, SATP, SatpMode
 from rtl.arch.traps import Exception_, Interrupt, Privilege
 from sim.cache import cached, hash_of
 from sim.toolchain import build_program
+from sw_vmm.devices.virtio_block import SECTOR
 
-__all__ = ["KERNEL_ADDRESS", "tiny_elf"]
+__all__ = ["KERNEL_ADDRESS", "tiny_disk", "tiny_elf"]
 
 _SOURCES = Path(sw_vmm.guests.__file__).parent / "tiny"
 #: Where the kernel begins, as stock fw_jump firmware wants it.
 KERNEL_ADDRESS = MEMORY_MAP["ram"].base + 0x20_0000
 #: Where user programs begin: the gigabyte below RAM is theirs.
 _USER_BASE = 0x4000_0000
+_SECTORS = 64
 _FLAGS = ("-Wall", "-Wextra", "-Werror")
+
+
+def tiny_disk() -> bytes:
+    """The disk ``tiny`` finds when the user gives none: no two sectors alike."""
+    return b"".join(
+        bytes((sector * 29 + place * (2 * sector + 1)) & 0xFF for place in range(SECTOR))
+        for sector in range(_SECTORS)
+    )
 
 
 def tiny_elf(*, sbi_timer: bool = False, firmware: bool = True) -> Path:
@@ -81,6 +97,9 @@ def _facts() -> dict[str, int]:
         **{f"{name.upper()}_BASE": region.base for name, region in MEMORY_MAP.items()},
         "USER_BASE": _USER_BASE,
         "UART_INTERRUPT": UART_INTERRUPT,
+        "WINDOW_FIRST_INTERRUPT": WINDOW_INTERRUPTS[0],
+        "WINDOW_SLOTS": DEVICE_WINDOW_SLOTS,
+        "WINDOW_SLOT_SIZE": DEVICE_WINDOW_SLOT_SIZE,
         "CSR_STIMECMP": CSRS["stimecmp"].number,
         "SATP_SV39": SATP.encode(mode=SatpMode.SV39),
         "SATP_ASID_LSB": SATP["asid"].lsb,

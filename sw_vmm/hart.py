@@ -353,7 +353,7 @@ class Hart:
 
     def next_event(self, interest: int) -> int | None:
         """The next cycle after ``now`` at which a bit of mip in ``interest`` may change."""
-        at = self._platform.next_event(self.now, interest) if interest else None
+        at = self._platform.next_event(self.now, interest)
         if interest & _STI and self.menvcfg & _STCE:
             due = self._platform.cycle_of(self.stimecmp, self.now)
             if due is not None and due > self.now and (at is None or due < at):

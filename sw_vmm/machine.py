@@ -98,6 +98,10 @@ class Machine(Protocol):
     def park(self) -> ParkRecord: ...
 
     @property
+    def cycles(self) -> int:
+        """Machine cycles since reset, as of the last ``run``. Cheap (no host-port access)."""
+
+    @property
     def transition(self) -> int:
         """Transition cycles of all exits before the one the hart is parked for.
 

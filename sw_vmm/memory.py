@@ -18,6 +18,7 @@ class GuestMemory(Protocol):
     def read(self, gpa: int, size: int) -> int: ...
     def write(self, gpa: int, size: int, value: int) -> None: ...
     def read_bytes(self, gpa: int, length: int) -> bytes: ...
+    def write_bytes(self, gpa: int, data: bytes) -> None: ...
 
 
 class MachineMemory:
@@ -36,6 +37,9 @@ class MachineMemory:
 
     def read_bytes(self, gpa: int, length: int) -> bytes:
         return self._machine.read_memory(gpa, length)
+
+    def write_bytes(self, gpa: int, data: bytes) -> None:
+        self._machine.write_memory(gpa, data)
 
 
 class LocalMemory:
@@ -70,3 +74,6 @@ class LocalMemory:
 
     def read_bytes(self, gpa: int, length: int) -> bytes:
         return bytes(self._bytes[gpa - self.base : gpa - self.base + length])
+
+    def write_bytes(self, gpa: int, data: bytes) -> None:
+        self._bytes[gpa - self.base : gpa - self.base + len(data)] = data

@@ -12,17 +12,23 @@ class Outcome:
     """How the guest ended.
 
     ``finished`` is False when the budget ended the run; ``text_seen`` tells that the text to stop
-    at has appeared. ``exit_code`` is None unless the guest gave one.
+    at has appeared. ``exit_code`` is None unless the guest gave one. ``console`` is what the UART
+    sent, ``virtio_console`` what the virtio consoles were told.
     """
 
     finished: bool
     exit_code: int | None
     console: bytes
     text_seen: bool = False
+    virtio_console: bytes = b""
 
     @property
     def console_sha256(self) -> str:
         return sha256(self.console).hexdigest()
+
+    @property
+    def virtio_console_sha256(self) -> str:
+        return sha256(self.virtio_console).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from rtl.arch.csrs import INTERRUPTS
 from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT, WINDOW_INTERRUPTS
 from rtl.arch.paging import PAGE_BITS
 from sw_vmm.bus import Bus
-from sw_vmm.devices import Clint, EmptyWindow, Finisher, Plic, Rom, Uart
+from sw_vmm.devices import Clint, DeviceWindow, Finisher, Plic, Rom, Uart
 from sw_vmm.errors import BadImage, GuestTooLarge
 from sw_vmm.machine import Machine
+from sw_vmm.memory import GuestMemory, MachineMemory
 
 __all__ = ["MONITOR_SIZE", "Image", "Vm"]
 
@@ -28,13 +29,13 @@ class Vm:
         Parked after reset; its RAM is the guest's plus ``MONITOR_SIZE``.
     rom : bytes
         Reset code and device tree; the guest starts at its first instruction.
-    window : device with ``interrupts``
+    window : DeviceWindow
         What answers in the device window, under every technique.
 
     Raises BadImage when the machine's RAM leaves no whole pages for a guest.
     """
 
-    def __init__(self, machine: Machine, *, rom: bytes = b"", window: EmptyWindow | None = None):
+    def __init__(self, machine: Machine, *, rom: bytes = b"", window: DeviceWindow | None = None):
         self.machine = machine
         self.config = machine.config
         self.ram_base = MEMORY_MAP["ram"].base
@@ -62,7 +63,8 @@ class Vm:
             line=lambda level: self.plic.drive(UART_INTERRUPT, level),
         )
         self.finisher = Finisher()
-        self.window = EmptyWindow() if window is None else window
+        self.window = DeviceWindow() if window is None else window
+        self.use_memory(MachineMemory(machine, self.ram_base, self.ram_size))
         self._slots = 0
         self.bus = Bus()
         for name in ("rom", "clint", "plic", "uart", "finisher", "window"):
@@ -82,6 +84,11 @@ class Vm:
             raise GuestTooLarge(name, gpa, len(data), self.ram_end)
         self.images.append((gpa, bytes(data)))
         self.machine.write_memory(gpa, data)
+
+    def use_memory(self, memory: GuestMemory) -> None:
+        """Let the devices find guest RAM there; the machine's own RAM unless a technique says."""
+        self.memory = memory
+        self.window.connect(memory)
 
     # -- what stands at the other end of the serial line, and what ends a run ------------------------
 
@@ -119,6 +126,11 @@ class Vm:
 
     def _drive_sources(self, now: int) -> None:
         self.uart.advance(now)
+        self._advance_window(now)
+
+    def _advance_window(self, now: int) -> None:
+        # The PLIC must see every level: a guest may acknowledge before it looks there.
+        self.window.advance(now)
         slots = self.window.interrupts
         if slots != self._slots:
             self._slots = slots
@@ -126,8 +138,13 @@ class Vm:
                 self.plic.drive(source, bool(slots >> slot & 1))
 
     def next_event(self, now: int, interest: int) -> int | None:
-        """The next cycle after ``now`` at which one of the mip bits in ``interest`` may change."""
-        events = []
+        """The next cycle after ``now`` at which one of the mip bits in ``interest`` may change.
+
+        Or at which a device works on guest memory: a guest may watch that without an interrupt.
+        What is due by now has been done behind this call.
+        """
+        self._advance_window(now)
+        events = [self.window.next_event(now)]
         if interest & _SOFTWARE_AND_TIMER:
             events.append(self.clint.next_event(now))
         if interest & _EXTERNAL:

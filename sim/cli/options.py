@@ -187,6 +187,9 @@ def add_guest_options(parser: argparse.ArgumentParser) -> None:
         help="guest RAM (default 64M; linux: 128M)",
     )
     parser.add_argument(
+        "--disk", metavar="FILE", type=Path, help="image of a virtio disk; FILE is not changed"
+    )
+    parser.add_argument(
         "--charge",
         metavar="F",
         type=charge_factor,

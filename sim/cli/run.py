@@ -49,6 +49,15 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--signature", metavar="FILE", type=Path, help="write the range the guest declares"
     )
+    parser.add_argument(
+        "--disk-write", action="store_true", help="write the disk back to its FILE after the run"
+    )
+    parser.add_argument(
+        "--virtio-console",
+        metavar="FILE",
+        type=Path,
+        help="add a virtio console and write what it is told to FILE",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result")
     parser.add_argument("--exits", metavar="FILE", type=Path, help="write one line per exit")
     add_debug_options(parser)
@@ -66,6 +75,9 @@ def load_guest(arguments: argparse.Namespace, elf: Path | None = None) -> Guest:
         input=arguments.input,
         input_after=arguments.input_after,
         cycles=arguments.cycles,
+        disk=arguments.disk,
+        # vmxlab compare has no such option.
+        virtio_console=getattr(arguments, "virtio_console", None) is not None,
     )
     takes = kind.takes if kind else ()
     for name in ("firmware", "kernel"):
@@ -95,10 +107,14 @@ def _say(text: str) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if (arguments.guest is None) == (arguments.elf is None):
         raise UsageError("give either a GUEST or --elf FILE")
-    for path in (arguments.json, arguments.exits, arguments.signature):
+    if arguments.disk_write and arguments.disk is None:
+        raise UsageError("--disk-write needs --disk FILE")
+    written = [arguments.json, arguments.exits, arguments.signature, arguments.virtio_console]
+    for path in (*written, arguments.disk if arguments.disk_write else None):
         if path is not None:
             check_writable(path)
     guest = load_guest(arguments, arguments.elf)
+    _check_snapshots(arguments, guest)
     if arguments.signature and guest.signature is None:
         raise VmxlabError(
             f"{guest.name} declares no signature (symbols begin_signature and end_signature)"
@@ -116,7 +132,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if isinstance(machine, GdbMachine):
             machine.tell_exit(exit_code(run))
     if arguments.signature:
-        _write(arguments.signature, format_signature(run.signature))
+        _write(arguments.signature, format_signature(run.signature).encode())
+    if arguments.virtio_console:
+        _write(arguments.virtio_console, run.result.outcome.virtio_console)
+    if arguments.disk_write:
+        _write(arguments.disk, run.disk)
     if arguments.json:
         write_json(arguments.json, run_document(run), [RUN_SCHEMA])
     _report(guest, run)
@@ -138,9 +158,16 @@ def _machine(arguments: argparse.Namespace, guest: Guest) -> Iterator[Machine]:
         yield machine if server is None else GdbMachine(machine, server, _say)
 
 
-def _write(path: Path, text: str) -> None:
+def _check_snapshots(arguments: argparse.Namespace, guest: Guest) -> None:
+    if guest.disk is None and not guest.virtio_console:
+        return
+    if arguments.save_snapshot or arguments.restore_snapshot:
+        raise UsageError(f"a snapshot does not hold the virtio devices that {guest.name} has")
+
+
+def _write(path: Path, data: bytes) -> None:
     try:
-        path.write_text(text)
+        path.write_bytes(data)
     except OSError as error:
         raise VmxlabError(f"cannot write {path}: {error.strerror}") from error
 

@@ -13,6 +13,8 @@ from sim.guests import Guest
 from sim.program_costs import program_costs
 from sim.results import Run, simulator_name
 from sw_vmm.charge import ChargeModel, load_charges
+from sw_vmm.devices import DeviceWindow, VirtioBlock, VirtioConsole
+from sw_vmm.devices.virtio_mmio import VirtioMmio
 from sw_vmm.machine import Event, Machine
 from sw_vmm.techniques import make_technique
 from sw_vmm.vm import MONITOR_SIZE, Vm
@@ -69,16 +71,18 @@ def run_guest(
     """
     machine.reset()
     config = _soc_config(machine)
+    devices = _window_devices(guest)
     rom = boot_rom(
         config,
         ram_size=guest.ram_size,
         bootargs=guest.bootargs,
         initrd=guest.initrd,
+        window_devices=len(devices),
         entry=guest.entry,
     )
     shown = _Console(console)
     native = technique == "native"
-    vm = Vm(_Sliced(machine, shown) if native else machine, rom=rom)
+    vm = Vm(_Sliced(machine, shown) if native else machine, rom=rom, window=DeviceWindow(devices))
     for address, data in guest.segments:
         vm.load(address, data, guest.name)
     if guest.input:
@@ -113,9 +117,20 @@ def run_guest(
         signature=signature,
         programs=program_costs(programs or b""),
         seconds=seconds,
+        disk=next((bytes(d.image) for d in devices if isinstance(d, VirtioBlock)), None),
         simulator=simulator_name(),
         succeeded=guest.success in result.outcome.console,
     )
+
+
+def _window_devices(guest: Guest) -> list[VirtioMmio]:
+    """Fresh devices for a run, by slot."""
+    devices: list[VirtioMmio] = []
+    if guest.disk is not None:
+        devices.append(VirtioBlock(bytearray(guest.disk)))
+    if guest.virtio_console:
+        devices.append(VirtioConsole())
+    return devices
 
 
 class _Console:

@@ -175,6 +175,9 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
         refuse_window();
         bool taken = ports::host_request_valid(top) && ports::host_request_ready(top);
         bool answered = ports::host_response_valid(top);
+        // The hart may run meanwhile, and take the answer to its own access of the window.
+        bool asked = ports::window_request_ready(top);
+        bool given = ports::window_response_valid(top) && ports::window_response_ready(top);
         if (answered) {
             const auto &response = ports::host_response_payload(top);
             *answer = ports::host_response_payload_data.get(response);
@@ -183,6 +186,8 @@ HostResult Machine::access(uint32_t address, bool write, uint8_t mask, uint64_t 
         }
         tick();
         if (taken) ports::host_request_valid(top) = 0;
+        if (asked) ports::window_request_ready(top) = 0;
+        if (given) ports::window_response_valid(top) = 0;
         if (answered) break;
     }
     ports::host_request_valid(top) = 0;

@@ -37,6 +37,7 @@ class Interpret:
         self._vm = vm
         self._hart = Hart(vm)
         self._memory = LocalMemory(vm.ram_base, vm.ram_size, vm.images)
+        vm.use_memory(self._memory)
         self._interpreter = Interpreter(
             self._hart,
             self._memory,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rtl.arch.memory_map import MEMORY_MAP
 from sw_vmm.charge import ChargeModel
 from sw_vmm.errors import UnhandledExit
-from sw_vmm.exits import BudgetSpent, ConsoleText, Finished, WindowAccess
+from sw_vmm.exits import BudgetSpent, ConsoleText, Finished, Stopped, WindowAccess
 from sw_vmm.result import Result
 from sw_vmm.techniques.technique import ExitRow, counted_cycles, result_of
 from sw_vmm.vcpu import Vcpu
@@ -45,9 +45,22 @@ class Native:
         end = vcpu.record.cycle + cycles
         vcpu.resume(vm.reset_vector)
         exit_code, text_seen = None, False
+        stopping = False
         while True:
-            left = end - machine.counters()["cycles"]
-            match vcpu.run(left) if left > 0 else BudgetSpent():
+            now = machine.cycles
+            left = end - now
+            due = vm.window.next_event(now)
+            if due is not None and due <= now and not stopping:
+                # Devices get at memory only while the hart is parked.
+                machine.stop()
+                stopping = True
+            part = left if due is None or stopping else min(left, due - now)
+            exit_ = vcpu.run(part) if left > 0 else BudgetSpent()
+            if stopping and vcpu.parked and isinstance(exit_, Stopped | BudgetSpent):
+                stopping = False
+                self._serve()
+                continue
+            match exit_:
                 case WindowAccess() as access:
                     self._answer(access)
                 case Finished(code):
@@ -57,7 +70,8 @@ class Native:
                     text_seen = True
                     break
                 case BudgetSpent():
-                    break
+                    if left <= part:
+                        break
                 case unknown:
                     raise UnhandledExit(unknown)
         counters = machine.counters()
@@ -77,12 +91,19 @@ class Native:
             counters=counters,
         )
 
+    def _serve(self) -> None:
+        """Let the devices work on guest memory, and the parked hart go on."""
+        record = self._vcpu.record
+        self._vm.window.advance(record.cycle)
+        self._machine.window_interrupts(self._vm.window.interrupts)
+        self._vcpu.resume(record.pc)
+
     def _answer(self, access: WindowAccess) -> None:
         """Let the device object serve a device-window access of the hardware."""
         lanes = [lane for lane in range(8) if access.mask >> lane & 1]
         first, size = lanes[0], len(lanes)
         offset = access.address + first - MEMORY_MAP["window"].base
-        now = self._machine.counters()["cycles"]
+        now = self._machine.cycles
         answer = 0
         if access.write:
             data = access.data >> 8 * first & (1 << 8 * size) - 1

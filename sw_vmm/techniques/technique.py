@@ -99,5 +99,6 @@ def result_of(
         exit_code=exit_code,
         console=vm.cut_console(console) if text_seen else console,
         text_seen=text_seen,
+        virtio_console=vm.window.console,
     )
     return Result(technique, outcome, cycles, instructions, exits, counters)

@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtl.arch.csrs import CSRS, MSTATUS, csr_read_only
+from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import SATP
 from rtl.arch.traps import Exception_, Privilege
 from sw_vmm.machine import Event, MachineBusy, MachineError
@@ -76,6 +77,25 @@ def test_counters_status_and_exits_answer_while_the_hart_runs(board):
     assert port.status.parked == 0
     board.halt()
     assert port.status.parked == 1
+
+
+def test_host_accesses_while_the_hart_takes_a_device_answer_hide_no_other_request(board):
+    machine = board.machine
+    board.put(
+        CODE,
+        *li(A0, MEMORY_MAP["window"].base),
+        *(encode("lwu", rd=A1 + place, rs1=A0, imm=4 * place) for place in range(3)),
+        EBREAK,
+    )
+    machine.resume(CODE)
+    for place in range(3):
+        assert machine.run(10_000) == Event.WINDOW
+        _, write, mask, _ = machine.window_request()
+        assert (write, mask) == (False, 0xF0 if place % 2 else 0x0F)
+        machine.answer_window((100 + place) << 32 | 100 + place)
+        machine.counters()
+    assert machine.run(10_000) == Event.PARKED
+    assert [machine.read_gpr(A1 + place) for place in range(3)] == [100, 101, 102]
 
 
 @pytest.mark.parametrize("privilege", Privilege, ids=lambda p: p.name)

@@ -122,6 +122,37 @@ def test_elf_gives_its_verdict(vmxlab):
     assert (code, out) == (0, b"")
 
 
+def test_disk_and_virtio_console_are_files(vmxlab, tmp_path):
+    disk, told = tmp_path / "disk", tmp_path / "told"
+    disk.write_bytes(bytes(1024))
+    arguments = ("run", "--elf", hello_elf(), *INTERPRET, "--disk", disk, "--virtio-console", told)
+    code, _, _ = vmxlab(*arguments, "--disk-write", "--json", tmp_path / "run.json")
+    assert (code, told.read_bytes(), disk.read_bytes()) == (0, b"", bytes(1024))
+    images = json.loads((tmp_path / "run.json").read_text())["images"]
+    assert [image["name"] for image in images] == ["hello.elf", "disk"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"", "0 bytes"), (bytes(513), "513 bytes"), (None, "No such file")]
+)
+def test_file_that_is_no_disk_is_told(one_line, tmp_path, content, told):
+    disk = tmp_path / "disk"
+    if content is not None:
+        disk.write_bytes(content)
+    code, line = one_line("run", "hello", "--disk", disk)
+    assert code == 1 and told in line
+
+
+def test_what_does_not_go_with_a_disk_is_told(one_line, tmp_path):
+    code, line = one_line("run", "hello", "--disk-write")
+    assert code == 2 and "--disk" in line
+    snapshot = ("--save-snapshot", tmp_path / "s", "--snapshot-at", "5")
+    code, line = one_line("run", "tiny", *snapshot)
+    assert code == 2 and "virtio" in line
+    code, line = one_line("compare", "hello", "--disk", tmp_path)
+    assert code == 1 and "directory" in line
+
+
 def test_signature_is_written(vmxlab, tmp_path):
     path = tmp_path / "signature"
     code, _, _ = vmxlab("run", "--elf", hello_elf(), *INTERPRET, "--signature", path)

@@ -109,6 +109,17 @@ def test_hart_is_described_in_all_forms(nodes):
     assert "zb" not in strings(small["riscv,isa"])[0]
 
 
+@pytest.mark.parametrize("count", [0, 1, 8])
+def test_slots_of_the_window_are_named_as_far_as_they_hold_devices(count):
+    nodes = parse(device_tree(SocConfig(), ram_size=64 << 20, window_devices=count))
+    slots = {path: node for path, node in nodes.items() if "virtio" in path}
+    assert list(slots) == [f"/soc/virtio_mmio@{0x1000_1000 + n * 0x1000:x}" for n in range(count)]
+    for number, node in enumerate(slots.values()):
+        assert strings(node["compatible"]) == ["virtio,mmio"]
+        assert words(node["reg"]) == [0, 0x1000_1000 + number * 0x1000, 0, 0x1000]
+        assert words(node["interrupts"]) == [1 + number]
+
+
 def test_references_lead_to_their_nodes(nodes):
     by_phandle = {}
     for path, properties in nodes.items():

@@ -14,8 +14,8 @@ from sim.errors import VmxlabError
 from sim.guests import GUESTS, GuestOptions
 from sim.packages import OPENSBI, PackageError, package_file
 from sim.program_costs import ProgramCost, program_costs
-from sim.results import run_document
-from sim.tiny import tiny_elf
+from sim.results import differences, run_document
+from sim.tiny import tiny_disk, tiny_elf
 from sw_vmm.errors import GuestPages
 from tests.golden.qemu import needs_qemu
 
@@ -79,7 +79,20 @@ def output():
     return lines, fnv(byte for line in lines for byte in line)
 
 
+def disk():
+    """The digest, and the disk as the program leaves it."""
+    image, digest = bytearray(tiny_disk()), START
+    for number in range(12):
+        words = []
+        for (word,) in struct.iter_unpack("<Q", image[512 * number : 512 * number + 512]):
+            digest = fnv([word], digest)
+            words.append(word ^ digest)
+        struct.pack_into("<64Q", image, 512 * (32 + number), *words)
+    return bytes(image), digest
+
+
 LINES, OUTPUT = output()
+DISK, DISK_DIGEST = disk()
 DIGESTS = {
     "compute": compute(),
     "calls": fnv([0] * 2000),
@@ -90,17 +103,22 @@ DIGESTS = {
     "turns": fnv([fnv((turn % 3 + turn for turn in range(9)), 0)]),
     "sleep": fnv(range(12)),
     "output": OUTPUT,
+    "disk": DISK_DIGEST,
+    "terminal": fnv(b"012345"),
 }
 CONSOLE = b"".join(
     line + b"\r\n"
     for line in (
         b"tiny: here we go",
-        *(f"{name}: {digest:016x}".encode() for name, digest in list(DIGESTS.items())[:-1]),
-        *LINES,
-        f"output: {OUTPUT:016x}".encode(),
+        *(
+            line
+            for name, digest in DIGESTS.items()
+            for line in (*(LINES if name == "output" else ()), f"{name}: {digest:016x}".encode())
+        ),
         b"tiny: all is well",
     )
 )
+TERMINAL = b"".join(b"terminal line %d\n" % number for number in range(6))
 
 
 def load(name="tiny", **options):
@@ -120,6 +138,8 @@ def native(machine):
 def check(run):
     assert run.result.outcome.console == CONSOLE
     assert run.result.outcome.exit_code == 0
+    assert run.result.outcome.virtio_console == TERMINAL
+    assert run.disk == DISK
     reports, *digests = struct.unpack("<17Q", run.signature[: 17 * 8])
     assert reports == len(DIGESTS)
     assert digests == [*DIGESTS.values(), *[0] * (16 - len(DIGESTS))]
@@ -145,6 +165,12 @@ def test_timer_by_firmware_changes_nothing_but_time(machine, native):
     assert run.signature == native.signature
     # Each slice costs a call, and a trap into M-mode when it ends by the timer.
     assert run.result.cycles.total > native.result.cycles.total
+
+
+def test_interpreted_run_comes_to_the_same(machine, native):
+    run = run_guest(machine, load(), "interpret", charge=0, quiet=True)
+    check(run)
+    assert differences([native, run]) == []
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-sbi"])
@@ -177,8 +203,22 @@ def opensbi():
 
 @needs_qemu
 @pytest.mark.parametrize("sbi_timer", [False, True])
-def test_qemu_says_the_same(sbi_timer):
-    assert qemu("-bios", tiny_elf(sbi_timer=sbi_timer)) == (0, CONSOLE)
+def test_qemu_says_the_same_and_its_devices_are_told_the_same(sbi_timer, tmp_path):
+    image, terminal = tmp_path / "disk", tmp_path / "terminal"
+    image.write_bytes(tiny_disk())
+    devices = (
+        *("-global", "virtio-mmio.force-legacy=false"),
+        *("-drive", f"if=none,id=disk,format=raw,file={image}"),
+        *("-device", "virtio-blk-device,drive=disk", "-device", "virtio-serial-device"),
+        *("-chardev", f"file,id=terminal,path={terminal}"),
+        *("-device", "virtconsole,chardev=terminal"),
+    )
+    assert qemu("-bios", tiny_elf(sbi_timer=sbi_timer), *devices) == (0, CONSOLE)
+    assert image.read_bytes() == DISK
+    assert terminal.read_bytes() == TERMINAL
+
+
+WITHOUT_DEVICES = re.sub(rb"(disk|terminal): [0-9a-f]{16}", rb"\1: no device", CONSOLE)
 
 
 @needs_qemu
@@ -187,7 +227,7 @@ def test_kernel_runs_on_stock_firmware_in_qemu(sbi_timer):
     kernel = tiny_elf(sbi_timer=sbi_timer, firmware=False)
     code, console = qemu("-bios", opensbi(), "-kernel", kernel)
     assert code == 0
-    assert b"OpenSBI" in console and console.endswith(CONSOLE)
+    assert b"OpenSBI" in console and console.endswith(WITHOUT_DEVICES)
 
 
 def test_kernel_alone_begins_where_firmware_jumps():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT
 from sw_vmm.bus import Bus
-from sw_vmm.devices import Clint, EmptyWindow, Finisher, Plic, Rom, Uart
+from sw_vmm.devices import Clint, DeviceWindow, Finisher, Plic, Rom, Uart
 from sw_vmm.devices.keyboard import Keyboard
 from sw_vmm.errors import BadImage, BusError, GuestTooLarge
 from tests.rtl.soc.model_16550 import Model16550
@@ -306,7 +306,7 @@ def test_rom_is_read_only_and_has_a_size():
 
 def test_bus_answers_aligned_accesses_inside_regions():
     bus = Bus()
-    bus.attach(MEMORY_MAP["uart"], EmptyWindow())
+    bus.attach(MEMORY_MAP["uart"], DeviceWindow())
     base = MEMORY_MAP["uart"].base
     assert bus.read(base, 4, 0) == 0
     for gpa, size in ((base + 2, 4), (base + MEMORY_MAP["uart"].size, 1), (base - 1, 1), (0, 8)):
@@ -315,7 +315,7 @@ def test_bus_answers_aligned_accesses_inside_regions():
         with pytest.raises(BusError):
             bus.write(gpa, size, 0, 0)
     with pytest.raises(ValueError, match="overlaps"):
-        bus.attach(MEMORY_MAP["uart"], EmptyWindow())
+        bus.attach(MEMORY_MAP["uart"], DeviceWindow())
 
 
 def test_the_uarts_line_reaches_the_hart_through_the_plic():

@@ -7,6 +7,7 @@ import pytest
 
 from rtl.arch.memory_map import MEMORY_MAP
 from sw_vmm.charge import ChargeModel
+from sw_vmm.devices import DeviceWindow
 from sw_vmm.errors import MachineError, UnhandledExit, UnknownTechnique
 from sw_vmm.machine import Event, ParkRecord
 from sw_vmm.techniques import TECHNIQUES, make_technique
@@ -24,7 +25,7 @@ class ScriptedMachine:
         )
         self.script = deque(script)
         self.finisher, self.tohost = finisher, tohost
-        self.cycle, self.guest = 0, 0
+        self.cycles, self.guest = 0, 0
         self.output, self._parks, self.stopping = console, parks, False
         self.calls = []
 
@@ -35,7 +36,10 @@ class ScriptedMachine:
 
     @property
     def park(self):
-        return ParkRecord(0, 0, 0, 0, 0x1000, 0, 0, self.cycle, 0, 0, 0, 0, 0, 3, 0)
+        # One of a hart that was stopped.
+        return ParkRecord(
+            0, 0, 0, 0, 0x1000 + 4 * bool(self.cycles), 0, 0, self.cycles, 0, 0, 0, 0, 0, 3, 0
+        )
 
     def run(self, cycles):
         assert cycles > 0
@@ -44,12 +48,16 @@ class ScriptedMachine:
             return Event.PARKED if self._parks else Event.BUDGET
         event = self.script.popleft() if self.script else Event.BUDGET
         used = cycles if event == Event.BUDGET else 100
-        self.cycle += used
+        self.cycles += used
         self.guest += used
         return event
 
     def stop(self):
         self.stopping = True
+
+    def resume(self, pc, **named):
+        self.calls.append(("resume", pc))
+        self.stopping = False
 
     def console(self):
         return self.output
@@ -59,7 +67,7 @@ class ScriptedMachine:
 
     def counters(self):
         return {
-            "cycles": self.cycle,
+            "cycles": self.cycles,
             "guest": self.guest,
             "transition": 0,
             "walk": 0,
@@ -122,7 +130,7 @@ def test_a_hart_that_does_not_park_is_an_error():
 
 
 def test_window_accesses_are_answered_by_the_device():
-    class Device:
+    class Device(DeviceWindow):
         interrupts = 4
 
         def read(self, offset, size, now):
@@ -134,6 +142,56 @@ def test_window_accesses_are_answered_by_the_device():
     assert result.outcome.exit_code == 0
     assert ("answer_window", 0x1234_5678 << 32) in machine.calls
     assert ("window_interrupts", 4) in machine.calls
+
+
+class Working(DeviceWindow):
+    """Has work at some cycles, which it does when it is let to."""
+
+    def __init__(self, *due):
+        super().__init__()
+        self.due, self.done = list(due), []
+
+    @property
+    def interrupts(self):
+        return len(self.done)
+
+    def next_event(self, now):
+        return self.due[0] if self.due else None
+
+    def advance(self, now):
+        while self.due and self.due[0] <= now:
+            self.done.append((self.due.pop(0), now))
+
+
+def test_the_hart_is_stopped_when_devices_have_work_and_goes_on_behind_it():
+    machine, window = ScriptedMachine(), Working(250, 700)
+    result = run(machine, 1000, window=window)
+    assert window.done == [(250, 250), (700, 700)]
+    assert result.cycles.total == 1000
+    # To the first work, to the second, to the end; the runs between them are the stopping.
+    assert [row[1] for row in machine.calls if row[0] == "run"][::2] == [250, 450, 300]
+    assert [row for row in machine.calls if row[0] == "resume"] == [
+        ("resume", 0x1000),
+        ("resume", 0x1004),
+        ("resume", 0x1004),
+    ]
+    assert ("window_interrupts", 1) in machine.calls and ("window_interrupts", 2) in machine.calls
+
+
+def test_a_guest_may_end_while_the_hart_is_being_stopped():
+    class Ending(ScriptedMachine):
+        def run(self, cycles):
+            event = super().run(cycles)
+            return Event.FINISHED | Event.PARKED if self.stopping else event
+
+    machine = Ending(finisher=0x5555)
+    assert run(machine, 1000, window=Working(250)).outcome.exit_code == 0
+
+
+def test_work_behind_the_budget_is_not_done():
+    window = Working(5000)
+    assert run(ScriptedMachine(), 1000, window=window).cycles.total == 1000
+    assert window.done == []
 
 
 def test_techniques_are_known_by_name():

@@ -17,12 +17,14 @@ enum system_call_number {
     CALL_MAP,       // (length, flags) -> address of zeroed pages
     CALL_UNMAP,     // (address, length)
     CALL_REPORT,    // (const struct report *)
-    CALLS,
+    CALL_DISK,      // (DISK_READ or DISK_WRITE, sector, buffer of SECTOR_SIZE)
 };
 
 enum { MAP_PRIVATE = 0, MAP_SHARED = 1 }; // shared pages stay shared across fork
 
-enum { CONSOLE_FILE = 1 };
+enum { CONSOLE_FILE = 1, TERMINAL_FILE = 2 };
+
+enum { DISK_READ, DISK_WRITE, SECTOR_SIZE = 512 };
 
 enum { PROGRAM_NAME = 16, PROGRAMS = 16 };
 

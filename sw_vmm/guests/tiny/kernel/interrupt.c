@@ -19,6 +19,8 @@ static void external_interrupt(void) {
     uint32_t source = REG32(PLIC_BASE + CLAIM);
     if (source == UART_INTERRUPT)
         console_interrupt();
+    else
+        virtio_interrupt(source);
     if (source)
         REG32(PLIC_BASE + CLAIM) = source;
 }

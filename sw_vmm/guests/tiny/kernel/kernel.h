@@ -77,7 +77,7 @@ struct context {
     uint64_t ra, sp, s[12];
 };
 
-enum file_kind { FILE_CLOSED, FILE_CONSOLE, FILE_PIPE_OUT, FILE_PIPE_IN };
+enum file_kind { FILE_CLOSED, FILE_CONSOLE, FILE_TERMINAL, FILE_PIPE_OUT, FILE_PIPE_IN };
 
 struct file {
     enum file_kind kind;
@@ -146,6 +146,14 @@ void interrupts_initialize(void);
 void interrupts_enable_source(uint32_t source);
 // Serve every interrupt that is pending.
 void interrupts_serve(void);
+
+// -- virtio.c, disk.c, terminal.c: devices that may be there ------------------------------------
+
+void virtio_interrupt(uint32_t source);
+void disk_initialize(void);
+int64_t disk_transfer(bool write, uint64_t sector, uint64_t address);
+void terminal_initialize(void);
+int64_t terminal_write(uint64_t from, uint64_t length);
 
 // -- trap.c, system_call.c, main.c --------------------------------------------------------------
 

@@ -23,6 +23,8 @@ __attribute__((noreturn)) void kernel_main(uint64_t hart, uint64_t device_tree) 
     interrupts_initialize();
     timer_initialize();
     console_initialize();
+    disk_initialize();
+    terminal_initialize();
     console_print("tiny: here we go\n");
     process_start_first();
 }

@@ -48,6 +48,7 @@ void process_start_first(void) {
     first->registers->pc = image->entry;
     first->registers->sp = STACK_END;
     first->files[CONSOLE_FILE].kind = FILE_CONSOLE;
+    first->files[TERMINAL_FILE].kind = FILE_TERMINAL;
     first->state = PROCESS_READY;
     current = first;
     space_activate(&first->space);

@@ -74,6 +74,8 @@ static int64_t write_file(uint64_t number, uint64_t from, uint64_t length) {
     struct file *file = file_at(number);
     if (file && file->kind == FILE_CONSOLE)
         return console_write(from, length);
+    if (file && file->kind == FILE_TERMINAL)
+        return terminal_write(from, length);
     return file && file->kind == FILE_PIPE_IN ? pipe_write(file->pipe, from, length) : -1;
 }
 
@@ -115,6 +117,8 @@ int64_t system_call(uint64_t number, const uint64_t arguments[3]) {
         return space_remove(&current->space, first, second) ? 0 : -1;
     case CALL_REPORT:
         return report(first);
+    case CALL_DISK:
+        return disk_transfer(first == DISK_WRITE, second, third);
     default:
         return -1;
     }

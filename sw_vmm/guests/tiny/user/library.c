@@ -32,6 +32,10 @@ void *map(size_t length, int flags) {
     return start < 0 ? NULL : (void *)start;
 }
 
+int64_t transfer(int direction, uint64_t sector, void *buffer) {
+    return system_call(CALL_DISK, (uint64_t)direction, sector, (uintptr_t)buffer);
+}
+
 int64_t unmap(void *start, size_t length) {
     return system_call(CALL_UNMAP, (uintptr_t)start, length, 0);
 }

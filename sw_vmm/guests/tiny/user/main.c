@@ -9,6 +9,7 @@ static const struct {
     {"compute", compute},       {"calls", storm_calls},  {"forks", storm_forks},
     {"ping-pong", play_ping_pong}, {"faults", storm_faults}, {"maps", storm_maps},
     {"turns", take_turns},      {"sleep", sleep_often},  {"output", print_much},
+    {"disk", use_disk},         {"terminal", use_terminal},
 };
 
 static uint64_t cycles(void) {
@@ -31,6 +32,11 @@ static int run_program(uint64_t place) {
     report.digest = programs[place].run();
     report.cycles = cycles() - first_cycle;
     report.instructions = instructions() - first_instruction;
+    if (report.digest == NO_DEVICE) {
+        print(report.name);
+        print(": no device\n");
+        return 0;
+    }
     if (system_call(CALL_REPORT, (uintptr_t)&report, 0, 0) < 0)
         return 1;
     print(programs[place].name);

@@ -28,6 +28,7 @@ int64_t read(int file, void *buffer, size_t length);
 int64_t write(int file, const void *buffer, size_t length);
 void close(int file);
 void *map(size_t length, int flags);
+int64_t transfer(int direction, uint64_t sector, void *buffer);
 int64_t unmap(void *start, size_t length);
 
 // The exit code of the next child that ends.
@@ -41,7 +42,9 @@ static inline uint64_t add_to_digest(uint64_t digest, uint64_t word) {
     return (digest ^ word) * 0x100000001b3u;
 }
 
-// The programs. Each gives its digest; 0 means that something went wrong.
+// The programs. Each gives its digest; 0 means that something went wrong, NO_DEVICE that there is
+// nothing to work with.
+enum { NO_DEVICE = 1 };
 uint64_t compute(void);
 uint64_t storm_calls(void);
 uint64_t storm_forks(void);
@@ -51,3 +54,5 @@ uint64_t storm_maps(void);
 uint64_t take_turns(void);
 uint64_t sleep_often(void);
 uint64_t print_much(void);
+uint64_t use_disk(void);
+uint64_t use_terminal(void);
