@@ -110,6 +110,7 @@ CAUSE = Layout("cause", 64, (
 ))
 MENVCFG = Layout("menvcfg", 64, (
     Field("fiom", 0, 1, "Fences of I/O imply fences of memory below M-mode."),
+    Field("adue", 61, 1, "Page walks set A and D (Svadu); 0: a page fault says they must be set (Svade)."),
     Field("stce", 63, 1, "stimecmp exists below M-mode and drives the S timer interrupt."),
 ))
 COUNTEREN = Layout("counteren", 32, (

@@ -1,4 +1,8 @@
-"""Sv39: satp, page-table entries and virtual addresses (Privileged Architecture, chapter 12)."""
+"""Sv39 and EPT: satp, page-table entries and addresses (Privileged Architecture, chapter 12).
+
+An extended page table has the format of the G-stage, Sv39x4: its root is four pages long and
+indexed by two bits more.
+"""
 
 from enum import IntEnum
 

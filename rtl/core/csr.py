@@ -193,6 +193,7 @@ class CsrFile(wiring.Component):
                 context.privilege.eq(privilege),
                 context.sum.eq(self._status["sum"]),
                 context.mxr.eq(self._status["mxr"]),
+                context.adue.eq(self._plain["menvcfg"][MENVCFG["adue"].lsb]),
                 context.paged.eq((privilege != Privilege.MACHINE) & (mode == SatpMode.SV39)),
             ]
 

@@ -42,6 +42,8 @@ class Hart(wiring.Component):
         Bytes and ways of each L1 cache.
     tlb_entries : int
         Entries of each first-level TLB.
+    shared_tlb_entries, walk_cache_entries : int
+        Entries of the second-level TLB, and of each cache of the page walker.
     branch_targets, branch_counters, indirect_targets : int
         See Predictor.
     bit_manipulation : bool
@@ -84,6 +86,8 @@ class Hart(wiring.Component):
         cache_size,
         cache_ways,
         tlb_entries,
+        shared_tlb_entries,
+        walk_cache_entries,
         branch_targets,
         branch_counters,
         indirect_targets,
@@ -91,7 +95,12 @@ class Hart(wiring.Component):
     ):
         self._bit_manipulation = bit_manipulation
         self._cache = {"size": cache_size, "ways": cache_ways}
-        self._tlb_entries = tlb_entries
+        self._mmu = {
+            "entry_count": tlb_entries,
+            "shared_entries": shared_tlb_entries,
+            "walk_cache_entries": walk_cache_entries,
+            "nested_entries": walk_cache_entries,
+        }
         self._predictor = {
             "target_count": branch_targets,
             "counter_count": branch_counters,
@@ -130,7 +139,7 @@ class Hart(wiring.Component):
         m.submodules.csr = csr = CsrFile()
         m.submodules.load_store = load_store = LoadStoreUnit()
         m.submodules.parking = parking = ParkingUnit()
-        m.submodules.mmu = mmu = Mmu(entry_count=self._tlb_entries)
+        m.submodules.mmu = mmu = Mmu(**self._mmu)
         m.submodules.instruction_cache = instruction_cache = InstructionCache(**self._cache)
         m.submodules.data_cache = data_cache = DataCache(**self._cache)
         m.submodules.memory_arbiter = memory_arbiter = Axi4Arbiter(readers=1, writers=1, id_width=1)
@@ -308,8 +317,18 @@ class Hart(wiring.Component):
     def _park(self, m, csr, pipeline, parking, fetch, load_store, mmu, *caches):
         commit = pipeline.commit
         data_cache = caches[-1]
-        connect(m, flipped(self.host), parking.host)
-        connect(m, flipped(self.resume), parking.resume)
+        # Between park and resume the MMU ends what it has begun, so that how long the machine stays
+        # parked makes no difference; commands wait too, so that each invalidation stays precise.
+        for outer, inner in (
+            (self.host.request, parking.host.request),
+            (self.resume, parking.resume),
+        ):
+            m.d.comb += [
+                inner.payload.eq(outer.payload),
+                inner.valid.eq(outer.valid & mmu.settled),
+                outer.ready.eq(inner.ready & mmu.settled),
+            ]
+        connect(m, parking.host.response, flipped(self.host.response))
         connect(m, parking.clean, data_cache.i_clean)
         invalidate = mmu.i_invalidate
         m.d.comb += [

@@ -7,6 +7,7 @@ from rtl.lib.layouts import enum_of
 
 __all__ = [
     "Access",
+    "EptFault",
     "Fault",
     "Invalidation",
     "Privilege",
@@ -29,19 +30,42 @@ class Privilege(enum.Enum, shape=2):
     MACHINE = 3
 
 
-class Fault(enum.Enum, shape=2):
-    """How a translation failed; the access says which of the three exceptions follows."""
+class Fault(enum.Enum, shape=3):
+    """How a translation failed; the access says which of the three exceptions follows.
+
+    The last two never occur without an EPT: ``EptFault`` says more about them.
+    """
 
     NONE = 0
     PAGE = 1
     ACCESS = 2
+    EPT_VIOLATION = 3
+    EPT_MISCONFIGURATION = 4
+
+
+class EptFault(data.Struct):
+    """Where the second stage refused.
+
+    ``page_table``: what was refused is an access to a page table of the guest, and ``gpa`` is
+    that of its entry. ``readable``, ``writable`` and ``executable`` are those of the EPT's leaf,
+    0 without one.
+    """
+
+    gpa: 64
+    access: Access
+    page_table: 1
+    readable: 1
+    writable: 1
+    executable: 1
 
 
 class TranslationContext(data.Struct):
     """Everything a translation depends on besides the address. No unit reads it from elsewhere.
 
     ``paged`` = 0 means that gva is the address itself (M-mode, or satp Bare); ``root`` is the
-    frame of the root table.
+    frame of the root table. ``adue``: the walk sets A and D, else they are a page fault when they
+    would have to be set. With ``ept`` the addresses found so far are gpas, and the table at the
+    frame ``ept_root`` (its two low bits count as 0) translates them; ``ept_ad`` is its ``adue``.
     """
 
     hart: 4
@@ -53,7 +77,11 @@ class TranslationContext(data.Struct):
     sum: 1
     mxr: 1
     paged: 1
+    adue: 1
     root: 44
+    ept: 1
+    ept_ad: 1
+    ept_root: 44
 
 
 class TranslationQuery(data.Struct):
@@ -72,9 +100,13 @@ class Translation(data.Struct):
 
 
 class Invalidation(data.Struct):
-    """Which translations to drop: those that match every ``match_*`` criterion that is set.
+    """Which translations to drop: those of the world and VPID that match every ``match_*``
+    criterion that is set.
 
-    Global entries survive ``match_asid``. Page matches are made at the guest leaf's size.
+    Global entries survive ``match_asid`` and ``keep_global``. Page matches are made at the guest
+    leaf's size. ``any_world`` and ``any_vpid`` widen the choice: INVEPT is ``any_vpid`` with
+    ``match_ept``. What is cached of the EPT alone has no VPID, page or ASID: only ``any_vpid``
+    drops it.
     """
 
     match_page: 1
@@ -83,3 +115,8 @@ class Invalidation(data.Struct):
     asid: 16
     world: World
     vpid: 16
+    any_world: 1
+    any_vpid: 1
+    keep_global: 1
+    match_ept: 1
+    ept_tag: 2

@@ -4,26 +4,17 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch.paging import LEVELS, VPN_BITS
 from rtl.mmu.context import Invalidation
 from rtl.mmu.ports import TlbTag
+from rtl.mmu.tags import same_page
 
-__all__ = ["InvalidationMatch", "same_page"]
-
-
-def same_page(page: Value, other: Value, level: Value) -> Value:
-    """1 if two page numbers lie in one page of size ``level``."""
-    return Cat(
-        (page[k * VPN_BITS :][:VPN_BITS] == other[k * VPN_BITS :][:VPN_BITS]) | (level > k)
-        for k in range(LEVELS)
-    ).all()
+__all__ = ["InvalidationMatch", "InvalidationUnion"]
 
 
 class InvalidationMatch(wiring.Component):
     """Decide whether an invalidation drops the translation with this tag.
 
-    World and VPID are always compared; a page is compared at the size of the guest's leaf, so
-    that no piece of a page outlives it.
+    A page is compared at the size of the guest's leaf, so that no piece of a page outlives it.
     """
 
     tag: In(TlbTag)
@@ -33,10 +24,36 @@ class InvalidationMatch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         tag, wanted = self.tag, self.invalidation
+        page = tag.page[: len(wanted.page)]
         m.d.comb += self.match.eq(
-            (tag.world == wanted.world)
-            & (tag.vpid == wanted.vpid)
-            & (~wanted.match_asid | (~tag.global_ & (tag.asid == wanted.asid)))
-            & (~wanted.match_page | same_page(tag.page, wanted.page, tag.guest_level))
+            (wanted.any_world | (tag.world == wanted.world))
+            & (wanted.any_vpid | (tag.vpid == wanted.vpid))
+            & ~(tag.global_ & (wanted.match_asid | wanted.keep_global))
+            & (~wanted.match_asid | (tag.asid == wanted.asid))
+            & (~wanted.match_ept | (tag.ept_tag == wanted.ept_tag))
+            & (~wanted.match_page | same_page(page, wanted.page, tag.guest_level))
         )
+        return m
+
+
+class InvalidationUnion(wiring.Component):
+    """The narrowest invalidation that drops all that either of two drops."""
+
+    first: In(Invalidation)
+    second: In(Invalidation)
+    union: Out(Invalidation)
+
+    def elaborate(self, platform):
+        m = Module()
+        a, b, union = self.first, self.second, self.union
+        kept = [one.match_asid | one.keep_global for one in (a, b)]
+        m.d.comb += [
+            union.eq(a),
+            union.match_page.eq(a.match_page & b.match_page & (a.page == b.page)),
+            union.match_asid.eq(a.match_asid & b.match_asid & (a.asid == b.asid)),
+            union.keep_global.eq(kept[0] & kept[1]),
+            union.match_ept.eq(a.match_ept & b.match_ept & (a.ept_tag == b.ept_tag)),
+            union.any_vpid.eq(a.any_vpid | b.any_vpid | (a.vpid != b.vpid)),
+            union.any_world.eq(a.any_world | b.any_world | (a.world != b.world)),
+        ]
         return m

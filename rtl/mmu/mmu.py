@@ -1,18 +1,29 @@
-"""The memory-management unit: two first-level TLBs and the page walker they share."""
+"""The memory-management unit: two first-level TLBs, the second level and the walker they share."""
 
 from amaranth import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.arch.memory_map import PHYSICAL_BITS
 from rtl.arch.paging import PAGE_BITS, VIRTUAL_BITS
-from rtl.bus.snoop import SnoopPort
-from rtl.mmu.context import Fault, Invalidation
+from rtl.arch.vmx.ept import EPT_GPA_BITS
+from rtl.mmu.context import EptFault, Fault, Invalidation, TranslationQuery
 from rtl.mmu.page_walker import PageWalker
-from rtl.mmu.ports import TranslationPort
+from rtl.mmu.ports import MmuEvents, PteMemory, TranslationPort
+from rtl.mmu.shared_tlb import SharedTlb
 from rtl.mmu.tlb import Tlb
 
 __all__ = ["Mmu"]
+
+
+class _State(enum.Enum, shape=2):
+    IDLE = 0
+    #: The second level is asked.
+    LOOK_UP = 1
+    #: The page walker is.
+    WALK = 2
+    #: The second level knew, and the requester has not taken the answer yet.
+    ANSWER = 3
 
 
 class Mmu(wiring.Component):
@@ -22,33 +33,57 @@ class Mmu(wiring.Component):
     ----------
     entry_count : int
         Entries of each first-level TLB.
+    shared_entries, shared_ways : int
+        Entries and associativity of the second level.
+    walk_cache_entries, nested_entries : int
+        See ``PageWalker``.
 
     Members
     -------
     instruction, data : In(TranslationPort())
-        The two requesters. Unpaged queries always hit: the frame is that of gva, with fault
-        ACCESS above the physical address space; a paged query of an address that is not
-        canonical hits with fault PAGE. The data side's walks go first.
-    memory : Out(SnoopPort())
-        The walker's reads.
+        The two requesters. Unpaged queries without an EPT always hit: the frame is that of gva,
+        with fault ACCESS above the physical address space; a paged query of an address that is
+        not canonical hits with fault PAGE. The data side's walks go first.
+    ept_fault : Out(EptFault)
+        About the last EPT_* fault, from its offer on ``walked`` to the next walk's.
+    memory : Out(PteMemory())
+        The walker's accesses.
     i_invalidate : In(stream.Signature(Invalidation))
         Always ready; holds from the next cycle on. A walk under way answers NONE unkept.
+    settled : Out(1)
+        The second level has swept out what was invalidated. No requester has to wait for this.
     idle : Out(1)
         No walk is under way, none is asked for, and no answer is waiting.
     walking : Out(1)
         A walk is under way or its answer waits.
+    events : Out(MmuEvents)
     """
 
-    def __init__(self, *, entry_count):
+    def __init__(
+        self,
+        *,
+        entry_count,
+        shared_entries,
+        shared_ways=2,
+        walk_cache_entries,
+        nested_entries,
+    ):
         self._tlbs = (Tlb(entry_count=entry_count), Tlb(entry_count=entry_count))
+        self._shared = SharedTlb(entry_count=shared_entries, ways=shared_ways)
+        self._walker = PageWalker(
+            walk_cache_entries=walk_cache_entries, nested_entries=nested_entries
+        )
         super().__init__(
             {
                 "instruction": In(TranslationPort()),
                 "data": In(TranslationPort()),
-                "memory": Out(SnoopPort()),
+                "ept_fault": Out(EptFault),
+                "memory": Out(PteMemory()),
                 "i_invalidate": In(stream.Signature(Invalidation)),
+                "settled": Out(1),
                 "idle": Out(1),
                 "walking": Out(1),
+                "events": Out(MmuEvents),
             }
         )
 
@@ -59,44 +94,106 @@ class Mmu(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.itlb, m.submodules.dtlb = self._tlbs
-        m.submodules.walker = walker = PageWalker()
+        m.submodules.shared = shared = self._shared
+        m.submodules.walker = walker = self._walker
         connect(m, walker.memory, flipped(self.memory))
-        m.d.comb += [self.i_invalidate.ready.eq(1), walker.abandon.eq(self.i_invalidate.valid)]
-
-        # Which side the walk under way belongs to; a new one is taken only after its answer.
-        data_side, data_walks = Signal(), Signal()
-        m.d.comb += data_side.eq(self.data.walk.valid)
-        with m.If(walker.i_query.valid & walker.i_query.ready):
-            m.d.sync += data_walks.eq(data_side)
+        invalidated = self.i_invalidate.valid
         m.d.comb += [
-            walker.i_query.valid.eq(self.instruction.walk.valid | self.data.walk.valid),
-            walker.i_query.p.eq(Mux(data_side, self.data.walk.p, self.instruction.walk.p)),
-            walker.o_fault.ready.eq(
-                Mux(data_walks, self.data.walked.ready, self.instruction.walked.ready)
-            ),
-            self.walking.eq(~walker.idle),
-            self.idle.eq(walker.idle & ~walker.i_query.valid),
+            self.i_invalidate.ready.eq(1),
+            self.ept_fault.eq(walker.ept_fault),
+            self.settled.eq(shared.settled),
         ]
+        for unit in (*self._tlbs, shared, walker):
+            m.d.comb += [
+                unit.i_invalidate.valid.eq(invalidated),
+                unit.i_invalidate.p.eq(self.i_invalidate.p),
+            ]
+
+        # The walk under way, and which side it belongs to; the next is taken after its answer.
+        state = Signal(_State)
+        query, data_walks, data_side = Signal(TranslationQuery), Signal(), Signal()
+        stale = Signal()
+        found, answered = Signal(), Signal()
+        m.d.comb += [
+            data_side.eq(self.data.walk.valid),
+            shared.query.eq(query),
+            walker.i_query.p.eq(query),
+            shared.refill.eq(walker.refill),
+            found.eq(shared.done & shared.hit),
+            answered.eq(Mux(data_walks, self.data.walked.ready, self.instruction.walked.ready)),
+            self.walking.eq(state != _State.IDLE),
+            self.idle.eq(
+                (state == _State.IDLE) & ~self.data.walk.valid & ~self.instruction.walk.valid
+            ),
+            self.events.l2_hit.eq(found),
+            self.events.l2_miss.eq(shared.done & ~shared.hit),
+            self.events.walk_cache_hit.eq(walker.events.walk_cache_hit),
+            self.events.nested_hit.eq(walker.events.nested_hit),
+            self.events.pte_read.eq(walker.events.pte_read),
+            self.events.pte_update.eq(walker.events.pte_update),
+        ]
+        refill, offered, fault = Signal(), Signal(), Signal(Fault)
+        m.d.sync += stale.eq(stale | invalidated)
+        with m.Switch(state):
+            with m.Case(_State.IDLE):
+                m.d.comb += shared.query.eq(
+                    Mux(data_side, self.data.walk.p, self.instruction.walk.p)
+                )
+                m.d.sync += [query.eq(shared.query), data_walks.eq(data_side), stale.eq(0)]
+                with m.If(self.data.walk.valid | self.instruction.walk.valid):
+                    m.d.comb += shared.look_up.eq(1)
+                    m.d.sync += state.eq(_State.LOOK_UP)
+            with m.Case(_State.LOOK_UP):
+                m.d.comb += [
+                    offered.eq(found),
+                    # What an invalidation may have named is asked for again.
+                    refill.eq(found & ~stale & ~invalidated),
+                    walker.i_query.valid.eq(shared.done & ~shared.hit),
+                ]
+                with m.If(found):
+                    m.d.sync += state.eq(Mux(answered, _State.IDLE, _State.ANSWER))
+                with m.Elif(shared.done):
+                    m.d.sync += state.eq(_State.WALK)
+            with m.Case(_State.WALK):
+                m.d.comb += [
+                    offered.eq(walker.o_fault.valid),
+                    fault.eq(walker.o_fault.p),
+                    walker.o_fault.ready.eq(answered),
+                    refill.eq(walker.refill.valid),
+                ]
+                with m.If(offered & answered):
+                    m.d.sync += state.eq(_State.IDLE)
+            with m.Case(_State.ANSWER):
+                m.d.comb += offered.eq(1)
+                with m.If(answered):
+                    m.d.sync += state.eq(_State.IDLE)
 
         for side, port, tlb in (
             (0, self.instruction, self._tlbs[0]),
             (1, self.data, self._tlbs[1]),
         ):
             m.d.comb += [
-                port.walk.ready.eq(walker.i_query.ready & (data_side == side)),
-                port.walked.valid.eq(walker.o_fault.valid & (data_walks == side)),
-                port.walked.p.eq(walker.o_fault.p),
+                port.walk.ready.eq((state == _State.IDLE) & (data_side == side)),
+                port.walked.valid.eq(offered & (data_walks == side)),
+                port.walked.p.eq(fault),
                 tlb.query.eq(port.query),
                 tlb.refill.entry.eq(walker.refill.entry),
-                tlb.refill.valid.eq(walker.refill.valid & (data_walks == side)),
-                tlb.i_invalidate.valid.eq(self.i_invalidate.valid),
-                tlb.i_invalidate.p.eq(self.i_invalidate.p),
+                tlb.refill.valid.eq(refill & (data_walks == side)),
             ]
+            with m.If(state == _State.LOOK_UP):
+                m.d.comb += tlb.refill.entry.eq(shared.entry)
             sign = port.query.gva[VIRTUAL_BITS - 1 :]
             with m.If(port.query.context.paged):
                 m.d.comb += [port.hit.eq(tlb.hit), port.translation.frame.eq(tlb.frame)]
                 with m.If(sign.any() & ~sign.all()):
                     m.d.comb += [port.hit.eq(1), port.translation.fault.eq(Fault.PAGE)]
+            with m.Elif(port.query.context.ept):
+                # A gpa beyond what an EPT can map is never cached: the walk says so.
+                beyond = port.query.gva[EPT_GPA_BITS:].any()
+                m.d.comb += [
+                    port.hit.eq(tlb.hit & ~beyond),
+                    port.translation.frame.eq(tlb.frame),
+                ]
             with m.Else():
                 m.d.comb += [
                     port.hit.eq(1),

@@ -11,22 +11,27 @@ from rtl.arch import paging
 from rtl.lib.layouts import struct_of
 from rtl.mmu.context import Access, Privilege, TranslationContext
 
-__all__ = ["LeafPermission", "PageRights", "Pte", "PteCheck", "PteKind"]
+__all__ = ["EptPermission", "LeafPermission", "PageRights", "Pte", "PteCheck", "PteKind"]
 
 Pte = struct_of(paging.PTE)
 
 
 class PteKind(enum.Enum, shape=2):
-    """What a walk does with an entry."""
+    """What an entry is to a walk. Only the second stage tells the first two apart."""
 
-    FAULT = 0
-    POINTER = 1
-    LEAF = 2
+    INVALID = 0
+    MALFORMED = 1
+    POINTER = 2
+    LEAF = 3
 
 
 class PageRights(data.Struct):
-    """The bits of a leaf that its permission check needs."""
+    """The bits of a leaf that its permission check needs.
 
+    ``mxr``: readable while MXR is set. It is r or x, but for translations through two stages.
+    """
+
+    mxr: 1
     r: 1
     w: 1
     x: 1
@@ -45,7 +50,8 @@ class PteCheck(wiring.Component):
     level : In(range(LEVELS))
         Level of the table that holds it.
     kind : Out(PteKind)
-        FAULT for entries that are invalid, reserved, misaligned, or pointers at level 0.
+        INVALID when V is 0; MALFORMED for entries that are reserved, misaligned, or pointers at
+        level 0.
     """
 
     pte: In(Pte)
@@ -60,6 +66,8 @@ class PteCheck(wiring.Component):
             (self.level > k) & pte.ppn[k * paging.VPN_BITS :][: paging.VPN_BITS].any()
             for k in range(paging.LEVELS - 1)
         ).any()
+        with m.If(pte.v):
+            m.d.comb += self.kind.eq(PteKind.MALFORMED)
         with m.If(pte.v & ~reserved):
             with m.If(pte.r | pte.x):
                 with m.If(~misaligned):
@@ -73,27 +81,72 @@ class PteCheck(wiring.Component):
 class LeafPermission(wiring.Component):
     """Decide whether a leaf allows an access. The only place that knows this rule.
 
-    Svade: a leaf whose A is 0 allows nothing, and one whose D is 0 no write. Every privilege but
-    USER is held to the rules of S-mode.
+    Every privilege but USER is held to the rules of S-mode; unpaged queries have none.
+
+    Members
+    -------
+    rights, access, context : In
+    granted : Out(1)
+        It does, apart from A and D.
+    allowed : Out(1)
+        It does, as it stands: A is set, and D for a write.
     """
 
     rights: In(PageRights)
     access: In(Access)
     context: In(TranslationContext)
+    granted: Out(1)
     allowed: Out(1)
 
     def elaborate(self, platform):
         m = Module()
         rights, context = self.rights, self.context
-        fetch = self.access == Access.FETCH
+        fetch, write = self.access == Access.FETCH, self.access == Access.WRITE
         # SUM opens user pages for data only: S-mode never fetches from them.
-        privileged = Mux(
+        privileged = ~context.paged | Mux(
             context.privilege == Privilege.USER, rights.u, ~rights.u | (context.sum & ~fetch)
         )
         granted = (
-            ((self.access == Access.READ) & (rights.r | (rights.x & context.mxr)))
-            | ((self.access == Access.WRITE) & rights.w & rights.d)
+            ((self.access == Access.READ) & (rights.r | (rights.mxr & context.mxr)))
+            | (write & rights.w)
             | (fetch & rights.x)
         )
-        m.d.comb += self.allowed.eq(rights.a & privileged & granted)
+        m.d.comb += [
+            self.granted.eq(privileged & granted),
+            self.allowed.eq(privileged & granted & rights.a & (~write | rights.d)),
+        ]
+        return m
+
+
+class EptPermission(wiring.Component):
+    """Decide whether a leaf of an EPT allows an access: each counts as one of U-mode.
+
+    MXR does not reach the second stage.
+
+    Members
+    -------
+    pte, access : In
+    granted, allowed : Out(1)
+        As those of ``LeafPermission``.
+    """
+
+    pte: In(Pte)
+    access: In(Access)
+    granted: Out(1)
+    allowed: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        pte, write = self.pte, self.access == Access.WRITE
+        m.d.comb += [
+            self.granted.eq(
+                pte.u
+                & (
+                    ((self.access == Access.READ) & pte.r)
+                    | (write & pte.w)
+                    | ((self.access == Access.FETCH) & pte.x)
+                )
+            ),
+            self.allowed.eq(self.granted & pte.a & (~write | pte.d)),
+        ]
         return m

@@ -4,11 +4,11 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch.paging import LEVELS, PAGE_BITS, VIRTUAL_BITS, VPN_BITS
 from rtl.mmu.context import Invalidation, TranslationQuery
-from rtl.mmu.invalidate import InvalidationMatch, same_page
+from rtl.mmu.invalidate import InvalidationMatch
 from rtl.mmu.permissions import LeafPermission
 from rtl.mmu.ports import Refill, TlbEntry
+from rtl.mmu.tags import answers, below, overlaps, page_of
 
 __all__ = ["Tlb"]
 
@@ -28,7 +28,7 @@ class Tlb(wiring.Component):
     Members
     -------
     query : In(TranslationQuery)
-        Taken as a paged query of a canonical address.
+        A paged query of a canonical address, or one that goes through an EPT.
     hit, frame : Out(1), Out(44)
         Combinational answer; ``frame`` is 0 without a hit.
     refill : In(Refill)
@@ -58,10 +58,10 @@ class Tlb(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         count = self._entry_count
-        context, page = self.query.context, self.query.gva[PAGE_BITS:VIRTUAL_BITS]
+        context, page = self.query.context, page_of(self.query.gva)
         new = self.refill.entry
         valid, used = Signal(count), Signal(count)
-        hits, overlaps, dropped, victim = (Signal(count) for _ in range(4))
+        hits, overlapping, dropped, victim = (Signal(count) for _ in range(4))
         frame = 0
 
         for i in range(count):
@@ -74,31 +74,11 @@ class Tlb(wiring.Component):
                 permission.rights.eq(entry.rights),
                 permission.access.eq(self.query.access),
                 permission.context.eq(context),
-                hits[i].eq(
-                    valid[i]
-                    & permission.allowed
-                    & (tag.world == context.world)
-                    & (tag.vpid == context.vpid)
-                    & (tag.ept_tag == context.ept_tag)
-                    & (tag.global_ | (tag.asid == context.asid))
-                    & same_page(tag.page, page, tag.level)
-                ),
+                hits[i].eq(valid[i] & permission.allowed & answers(tag, self.query)),
             ]
             # Frames of large pages are aligned, so the page's own bits are added by OR.
-            offset = Cat(
-                page[k * VPN_BITS :][:VPN_BITS] & (tag.level > k).replicate(VPN_BITS)
-                for k in range(LEVELS - 1)
-            )
-            frame |= (entry.frame | offset) & hits[i].replicate(44)
-
-            larger = Mux(tag.level > new.tag.level, tag.level, new.tag.level)
-            m.d.comb += overlaps[i].eq(
-                (tag.world == new.tag.world)
-                & (tag.vpid == new.tag.vpid)
-                & (tag.ept_tag == new.tag.ept_tag)
-                & (tag.global_ | new.tag.global_ | (tag.asid == new.tag.asid))
-                & same_page(tag.page, new.tag.page, larger)
-            )
+            frame |= (entry.frame | below(page, tag.level)) & hits[i].replicate(44)
+            m.d.comb += overlapping[i].eq(overlaps(tag, new.tag))
             m.submodules[f"invalidation_{i}"] = invalidation = InvalidationMatch()
             m.d.comb += [
                 invalidation.tag.eq(tag),
@@ -110,7 +90,7 @@ class Tlb(wiring.Component):
 
         m.d.comb += [self.hit.eq(hits.any()), self.frame.eq(frame)]
 
-        free = ~valid | overlaps
+        free = ~valid | overlapping
         candidates = Signal(count)
         touched, used_next = Signal(count), Signal(count)
         m.d.comb += [
@@ -124,7 +104,7 @@ class Tlb(wiring.Component):
             m.d.sync += valid.eq(valid & ~dropped)
         with m.Elif(self.refill.valid):
             m.d.comb += touched.eq(victim)
-            m.d.sync += valid.eq((valid & ~overlaps) | victim)
+            m.d.sync += valid.eq((valid & ~overlapping) | victim)
         with m.If(touched.any()):
             # Bit-PLRU: when all would be marked as used, only the newest stays marked.
             m.d.sync += used.eq(Mux(used_next.all(), touched, used_next))

@@ -37,6 +37,8 @@ class SocConfig:
     cache_size: int = _hart(_number(16384, 128, 65536, "Bytes of each L1 cache."))
     cache_ways: int = _hart(_number(4, 1, 16, "Ways of each L1 cache; each is a power of two from 128 bytes to a page."))
     tlb_entries: int = _hart(_number(8, 2, 64, "Entries of each L1 TLB."))
+    shared_tlb_entries: int = _hart(_number(512, 8, 4096, "Entries of the L2 TLB.", power=True))
+    walk_cache_entries: int = _hart(_number(4, 1, 16, "Entries of each cache of the page walker."))
     branch_targets: int = _hart(_number(256, 16, 4096, "Packets whose jump or branch the predictor remembers.", power=True))
     branch_counters: int = _hart(_number(1024, 256, 16384, "Rows of each table of branch directions.", power=True))
     indirect_targets: int = _hart(_number(512, 16, 4096, "Targets of jumps through registers the predictor remembers.", power=True))
@@ -97,6 +99,8 @@ CONFIGURATIONS = {
         cache_size=4096,
         cache_ways=2,
         tlb_entries=4,
+        shared_tlb_entries=64,
+        walk_cache_entries=2,
         branch_targets=64,
         branch_counters=256,
         indirect_targets=64,

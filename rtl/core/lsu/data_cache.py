@@ -16,6 +16,7 @@ from rtl.core.cache_array import (
     CacheGeometry,
 )
 from rtl.core.ports import Written
+from rtl.mmu.ports import PteMemory
 
 __all__ = ["DataAccess", "DataCache", "DataResult"]
 
@@ -48,7 +49,7 @@ class _State(enum.Enum, shape=3):
     WRITE_BACK = 1
     #: A line comes in; the victim's write response may still be under way.
     REFILL = 2
-    #: The access that missed reads the arrays again.
+    #: The access that missed, or that is an update, reads the arrays again.
     REPLAY = 3
     #: A snoop access that missed is with memory.
     FORWARD = 4
@@ -67,6 +68,7 @@ class _Request(data.Struct):
     frame: FRAME_BITS
     write: 1
     forward: 1
+    update: 8
     mask: DATA_BYTES
     data: 8 * DATA_BYTES
 
@@ -101,12 +103,13 @@ class DataCache(wiring.Component):
     lock : In
         Serve the hart only.
     walker : In
-        Reads of page-table entries; ``write`` and ``forward`` are not looked at.
+        Reads and updates of page-table entries. An update is a read, and a write in the access
+        that follows it, before anybody else's.
     snoop : In
         All other masters. It never allocates.
     written : Out
-        Strobes in the last cycle of a snoop write, before its response, and before any
-        access that comes after it can be in phase 1.
+        Strobes in the last cycle of a snoop write or of an update by the walker, before its
+        response, and before any access that comes after it can be in phase 1.
     i_clean, o_cleaned
         Write all dirty lines back (payload 1: and drop all lines), then strobe.
     bus : Out
@@ -127,7 +130,7 @@ class DataCache(wiring.Component):
                 "access": In(DataAccess),
                 "o_result": Out(DataResult),
                 "lock": In(1),
-                "walker": In(SnoopPort()),
+                "walker": In(PteMemory()),
                 "snoop": In(SnoopPort()),
                 "written": Out(Written),
                 "i_clean": In(stream.Signature(1)),
@@ -172,6 +175,8 @@ class DataCache(wiring.Component):
         store = Signal()
         miss = Signal()
         snooping = Signal()
+        updating = Signal()
+        busy = Signal()
         m.d.comb += [
             array.offset.eq(request.offset),
             array.frame.eq(frame),
@@ -180,6 +185,9 @@ class DataCache(wiring.Component):
             store.eq(wanted & hit & write),
             snooping.eq(source == _Source.SNOOP),
             miss.eq(wanted & ~hit & ~failed & ~(snooping & ~request.forward)),
+            # The read of an update: its write follows, if the entry is as expected.
+            updating.eq(phase1 & ~direct & ~failed & request.update.any()),
+            busy.eq(miss | updating),
         ]
         last_store = Signal(_Store)
         bypass = Signal()
@@ -206,7 +214,7 @@ class DataCache(wiring.Component):
 
         done = Signal()
         m.d.comb += [
-            done.eq(wanted & ~miss),
+            done.eq(wanted & ~miss & ~updating),
             self.miss_stb.eq(miss & ~snooping),
             self.o_result.valid.eq(done & (source == _Source.HART)),
             self.o_result.data.eq(word),
@@ -219,8 +227,9 @@ class DataCache(wiring.Component):
             with m.If(done & (source == port)):
                 m.d.sync += response.valid.eq(1)
                 m.d.sync += response.p.data.eq(word)
-                m.d.sync += response.p.hit.eq(hit)
                 m.d.sync += response.p.error.eq(failed)
+        with m.If(done & snooping):
+            m.d.sync += self.snoop.response.p.hit.eq(hit)
         m.d.comb += self.idle.eq(
             ready & ~phase1 & ~self.walker.response.valid & ~self.snoop.response.valid
         )
@@ -256,10 +265,10 @@ class DataCache(wiring.Component):
         with m.Elif(ready):
             m.d.comb += take_hart.eq(1)
         m.d.comb += [
-            self.i_clean.ready.eq(take_clean & ~miss),
-            self.walker.request.ready.eq(take_walker & ~miss),
-            self.snoop.request.ready.eq(take_snoop & ~miss),
-            self.i_index.ready.eq(take_hart & ~miss),
+            self.i_clean.ready.eq(take_clean & ~busy),
+            self.walker.request.ready.eq(take_walker & ~busy),
+            self.snoop.request.ready.eq(take_snoop & ~busy),
+            self.i_index.ready.eq(take_hart & ~busy),
         ]
 
         # While the access in phase 1 misses, the arrays are read for nothing: to hold that back
@@ -369,6 +378,14 @@ class DataCache(wiring.Component):
                         m.d.sync += state.eq(_State.WRITE_BACK)
                     with m.Else():
                         m.d.sync += refill()
+                with m.Elif(updating):
+                    m.d.sync += [
+                        request.update.eq(0),
+                        request.write.eq(word == request.data),
+                        request.mask.eq(1),
+                        request.data[:8].eq(request.data[:8] | request.update),
+                        state.eq(_State.REPLAY),
+                    ]
                 with m.Elif(take_clean):
                     m.d.sync += [
                         state.eq(_State.CLEAN),
@@ -384,6 +401,8 @@ class DataCache(wiring.Component):
                         request.offset.eq(self.walker.request.p.address[:OFFSET_BITS]),
                         request.frame.eq(self.walker.request.p.address[OFFSET_BITS:]),
                         request.write.eq(0),
+                        request.update.eq(self.walker.request.p.set),
+                        request.data.eq(self.walker.request.p.expected),
                     ]
                 with m.Elif(take_snoop):
                     m.d.sync += [
@@ -394,6 +413,7 @@ class DataCache(wiring.Component):
                         request.frame.eq(self.snoop.request.p.address[OFFSET_BITS:]),
                         request.write.eq(self.snoop.request.p.write),
                         request.forward.eq(self.snoop.request.p.forward),
+                        request.update.eq(0),
                         request.mask.eq(self.snoop.request.p.mask),
                         request.data.eq(self.snoop.request.p.data),
                     ]
@@ -403,6 +423,7 @@ class DataCache(wiring.Component):
                         direct.eq(1),
                         source.eq(_Source.HART),
                         request.offset.eq(self.i_index.payload),
+                        request.update.eq(0),
                     ]
             with m.Case(_State.WRITE_BACK):
                 m.d.comb += array.read_offset.eq(Cat(C(0, 3), beat, request.offset[6:]))
@@ -471,7 +492,9 @@ class DataCache(wiring.Component):
                         m.d.sync += request.offset.eq(request.offset + LINE_BYTES)
 
         m.d.comb += [
-            self.written.valid.eq(store & snooping | (state == _State.FORWARD) & b_ends),
+            self.written.valid.eq(
+                store & (source != _Source.HART) | (state == _State.FORWARD) & b_ends
+            ),
             self.written.address.eq(Cat(C(0, 3), request.offset[3:], request.frame)),
         ]
         return m

@@ -1,11 +1,11 @@
 """Those who use the caches in the benches: a two-phase port, snoop ports, and their operations."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.rtl.core.coherence import Span
 
-__all__ = ["Clock", "HartOp", "SnoopOp", "drive_hart", "drive_snoop", "word"]
+__all__ = ["Clock", "HartOp", "PteOp", "SnoopOp", "drive_hart", "drive_snoop", "word"]
 
 
 def word(*key):
@@ -113,6 +113,32 @@ class SnoopOp:
     #: Cycles in which the response is not taken.
     patience: int = 0
 
+    def payload(self):
+        return {
+            "address": self.address,
+            "write": self.write,
+            "forward": self.forward,
+            "mask": self.mask,
+            "data": self.data,
+        }
+
+
+@dataclass
+class PteOp:
+    """A read, or with ``bits`` an update, on the walker's port; ``known`` holds what was read last
+    by address, and is what an update expects.
+    """
+
+    address: int
+    bits: int = 0
+    gap: int = 0
+    patience: int = 0
+    known: dict[int, int] = field(default_factory=dict)
+
+    def payload(self):
+        self.expected = self.known.get(self.address, 0)
+        return {"address": self.address, "set": self.bits, "expected": self.expected}
+
 
 async def drive_snoop(ctx, port, ops, clock, done):
     """Run ``ops``; call ``done(op, span, response)`` when each response appears."""
@@ -120,16 +146,7 @@ async def drive_snoop(ctx, port, ops, clock, done):
     for op in ops:
         for _ in range(op.gap):
             await ctx.tick()
-        ctx.set(
-            request.payload,
-            {
-                "address": op.address,
-                "write": op.write,
-                "forward": op.forward,
-                "mask": op.mask,
-                "data": op.data,
-            },
-        )
+        ctx.set(request.payload, op.payload())
         ctx.set(request.valid, 1)
         ready = False
         while not ready:

@@ -11,6 +11,7 @@ from tests.axi_ram import AxiRam
 from tests.rtl.core.cache_drivers import (
     Clock,
     HartOp,
+    PteOp,
     SnoopOp,
     drive_hart,
     drive_snoop,
@@ -52,6 +53,7 @@ class Bench:
         self.results = []
         self.snooped = []
         self.walked = []
+        self.updated = []
         self.strobes = []
 
     def hart(self, ops):
@@ -70,14 +72,32 @@ class Bench:
         return self._port(self.dut.snoop, ops, self.snooped)
 
     def walker(self, ops):
-        return self._port(self.dut.walker, ops, self.walked)
+        known = {}
+
+        def done(op, span, response):
+            self.walked.append((op, span, response))
+            assert response.error == (not fitted(op.address))
+            if response.error:
+                return
+            self.history.load(span, op.address, response.data)
+            known[op.address] = response.data
+            if op.bits and response.data == op.expected:
+                known[op.address] |= op.bits
+                self.history.write(span, op.address, known[op.address], 1)
+                self.updated.append((op, span))
+
+        async def run(ctx):
+            for op in ops:
+                op.known = known
+            await drive_snoop(ctx, self.dut.walker, ops, self.clock, done)
+
+        return run
 
     def _port(self, port, ops, log):
         def done(op, span, response):
             log.append((op, span, response))
-            asked = op.forward or port is self.dut.walker
-            assert response.error == (asked and not fitted(op.address))
-            if response.hit or asked:
+            assert response.error == (op.forward and not fitted(op.address))
+            if response.hit or op.forward:
                 if not response.error:
                     self._note(op, span, response.data)
             elif fitted(op.address):
@@ -131,9 +151,10 @@ class Bench:
         )
 
     def check(self):
-        """The history is coherent, and every snoop write has had its strobe before its answer."""
+        """The history is coherent, and every write of others has had its strobe before its answer."""
         self.history.check()
-        writes = [(op, span) for op, span, _ in self.snooped if op.write]
+        writes = [(op, span) for op, span, _ in self.snooped if op.write] + self.updated
+        writes.sort(key=lambda write: write[1].end)
         assert len(self.strobes) == len(writes)
         for (cycle, address), (op, span) in zip(self.strobes, writes, strict=True):
             assert address == op.address
@@ -183,22 +204,28 @@ probes = st.lists(
 )
 
 
+walker_ops = st.lists(
+    st.builds(PteOp, address=some_nowhere, bits=st.sampled_from((0, 0, 0x40, 0xC0)), gap=gaps),
+    max_size=15,
+)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.data(),
     hart_ops,
     snoop_ops,
     probes,
+    walker_ops,
     st.sampled_from((range(1, 2), range(1, 5), range(8, 20))),
     st.sampled_from((0.0, 0.3)),
     st.integers(0, 1000),
 )
-def test_all_masters_see_one_memory(data, hart, snoop, walker, latency, pause, seed):
+def test_all_masters_see_one_memory(data, hart, snoop, probes, walker, latency, pause, seed):
     if hart:
         hart[-1].lock = hart[-1].drop = False
     cleans = data.draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 1)), max_size=3))
     # Probes and other snoop accesses come through one port.
-    probes = walker[: len(walker) // 2]
     snoop = [op for pair in zip(snoop, probes, strict=False) for op in pair] + snoop[len(probes) :]
     bench = Bench(latency=latency, pause=pause, seed=seed)
     running = 3
@@ -338,10 +365,37 @@ def test_a_probe_that_misses_asks_nobody():
 
 def test_walker_reads_allocate():
     bench = Bench()
-    bench.run(bench.walker([SnoopOp(A), SnoopOp(A + 8), SnoopOp(NOWHERE)]))
+    bench.run(bench.walker([PteOp(A), PteOp(A + 8), PteOp(NOWHERE)]))
     bench.check()
     assert [response.error for _, _, response in bench.walked] == [0, 0, 1]
     assert bench.ram.requests == [("read", A, 8, 1), ("read", NOWHERE, 8, 1)]
+
+
+def test_updates_of_entries_are_one_step():
+    """An update sets its bits if the entry is as expected, and nobody comes between."""
+    outcomes = set()
+    for gap in range(0, 12, 2):
+        bench = Bench()
+        update = after(30 + gap, PteOp(A, bits=0xC0))
+        stores = [load(A), after(36, store(A, 0x55 << 56, mask=0x80))]
+        stores += [store(A, n << 8, mask=2) for n in range(4)]
+        stores += [after(60, load(A))]
+        bench.run(bench.walker([PteOp(A), update]), bench.hart(stores))
+        bench.check()
+        op, _, response = bench.walked[-1]
+        assert not response.error
+        set_ = response.data == op.expected
+        assert bench.results[-1][2] & 0xFF == ram_contents()[A] & 0xFF | (0xC0 if set_ else 0)
+        outcomes.add(set_)
+    assert outcomes == {True, False}
+
+
+def test_updates_of_what_is_not_there_end_with_an_error():
+    bench = Bench()
+    bench.run(bench.walker([PteOp(NOWHERE, bits=0x40), PteOp(A), PteOp(A, bits=0x40)]))
+    bench.check()
+    assert [response.error for _, _, response in bench.walked] == [1, 0, 0]
+    assert bench.strobes and bench.strobes[-1][1] == A
 
 
 def test_the_walker_goes_first_then_snoop_and_hart_in_turn():
@@ -366,7 +420,7 @@ def test_the_walker_goes_first_then_snoop_and_hart_in_turn():
 
     hart = warm + [after(40 * (n == 0), load(A)) for n in range(60)]
     snoops = [after(60 * (n == 0), SnoopOp(A)) for n in range(20)]
-    walks = [after(60 * (n == 0), SnoopOp(A)) for n in range(20)]
+    walks = [after(60 * (n == 0), PteOp(A)) for n in range(20)]
     simulate(
         bench.dut,
         bench.hart(hart),

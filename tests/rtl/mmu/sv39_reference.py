@@ -1,7 +1,7 @@
 """Sv39 address translation as the Privileged Architecture states it, in plain Python.
 
-The steps and their numbers are those of "Virtual Address Translation Process"; the extension
-Svade decides what happens when A or D would have to be set. Nothing here comes from the gateware.
+The steps and their numbers are those of "Virtual Address Translation Process". What happens when A
+or D would have to be set is up to who asks. Nothing here comes from the gateware.
 """
 
 from dataclasses import dataclass
@@ -86,20 +86,28 @@ def find_leaf(read, root, gva):
     )
 
 
-def permits(leaf, access, privilege, sum_, mxr):
-    """Steps 5 and 7 with Svade: whether the leaf allows the access."""
+def grants(leaf, access, privilege, sum_, mxr):
+    """Steps 5 and 6: whether the leaf allows the access, leaving A and D aside."""
     if privilege == Privilege.USER:
         if not leaf.user:
             return False
     elif leaf.user and (access == Access.FETCH or not sum_):
         return False
-    if not leaf.accessed:
-        return False
     if access == Access.FETCH:
         return leaf.executable
     if access == Access.READ:
         return leaf.readable or (bool(mxr) and leaf.executable)
-    return leaf.writable and leaf.dirty
+    return leaf.writable
+
+
+def must_update(leaf, access):
+    """Step 9: whether A or D would have to be set."""
+    return not leaf.accessed or (access == Access.WRITE and not leaf.dirty)
+
+
+def permits(leaf, access, privilege, sum_, mxr):
+    """Whether the leaf allows the access as it stands (Svade)."""
+    return grants(leaf, access, privilege, sum_, mxr) and not must_update(leaf, access)
 
 
 def translate(read, root, gva, access, privilege, sum_, mxr):

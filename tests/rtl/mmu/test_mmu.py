@@ -1,8 +1,9 @@
 """The whole MMU while software changes tables and invalidates under its feet.
 
 Everything is driven by one loop, cycle by cycle, so that the order of events is exact. An
-*epoch* ends with each invalidation. Every walk that is kept lies within one epoch, so that what
-it may have read is known: for each word, the values it had during that epoch.
+*epoch* ends with each invalidation. What a translation was made of may have been read in any
+epoch since the last invalidation that names it, tables on the way earlier than the leaf. A fault
+comes from a walk within one epoch.
 """
 
 import random
@@ -22,6 +23,17 @@ from tests.rtl.mmu.tables import SLOTS, memories, pte_words, queries
 from tests.streams import get, put, simulate
 
 CYCLES = 400
+
+
+def small_mmu(entry_count):
+    """So small that everything is replaced all the time."""
+    return Mmu(
+        entry_count=entry_count,
+        shared_entries=16,
+        shared_ways=2,
+        walk_cache_entries=2,
+        nested_entries=2,
+    )
 
 
 @dataclass
@@ -53,8 +65,8 @@ class History:
         self.epochs[-1].end = invalidation
         self.begin()
 
-    def walks(self, epoch, root, gva):
-        """What a walk within the epoch may have come to: leaves and exception classes."""
+    def walks(self, epochs, root, gva):
+        """What a walk within the epochs may have come to: leaves and exception classes."""
         outcomes, open_choices = set(), [()]
         while open_choices:
             choices = open_choices.pop()
@@ -63,7 +75,7 @@ class History:
             def read(address, remaining=remaining, choices=choices):
                 if remaining:
                     return remaining.pop(0)
-                options = sorted(epoch.values.get(address, {0}))
+                options = sorted(set().union(*(e.values.get(address, {0}) for e in epochs)))
                 open_choices.extend((*choices, word) for word in options)
                 raise StopIteration
 
@@ -79,9 +91,9 @@ class History:
         """Whether some walk for one of ``sources`` (asid, root) has found what the query got."""
         # Most hits are explained by the newest epochs.
         for index in reversed(range(len(self.epochs))):
-            epoch, later = self.epochs[index], [e.end for e in self.epochs[index:-1]]
+            epochs, later = self.epochs[index:], [e.end for e in self.epochs[index:-1]]
             for asid, root in sources:
-                for leaf in self.walks(epoch, root, query["gva"]):
+                for leaf in self.walks(epochs, root, query["gva"]):
                     if (
                         isinstance(leaf, sv39.Leaf)
                         and leaf.physical_page(query["gva"]) == frame
@@ -94,7 +106,7 @@ class History:
 
     def justifies_fault(self, query, fault, first_epoch):
         for epoch in self.epochs[first_epoch:]:
-            for outcome in self.walks(epoch, query["context"]["root"], query["gva"]):
+            for outcome in self.walks([epoch], query["context"]["root"], query["gva"]):
                 if isinstance(outcome, sv39.Leaf):
                     if fault == Fault.PAGE and not permits(outcome, query):
                         return True
@@ -282,7 +294,7 @@ def space_of(query):
     st.sampled_from([0.01, 0.04, 0.1]),
 )
 def test_results_are_current_since_the_last_invalidation(words, asked, changes, seed, rate):
-    dut = Mmu(entry_count=4)
+    dut = small_mmu(4)
     schedule, history = random.Random(seed), History(dict(words))
     software = Software(asked, history, changes, rate, schedule)
     sources = {space_of(query): set() for query in asked}
@@ -343,7 +355,7 @@ gvas = st.integers(0, 2**64 - 1) | st.builds(
 )
 def test_queries_that_need_no_tables(asked):
     """Unpaged and not canonical addresses are answered at once, whatever the TLB holds."""
-    dut = Mmu(entry_count=2)
+    dut = small_mmu(2)
 
     async def testbench(ctx):
         for gva, access, paged in asked:
@@ -369,7 +381,7 @@ def test_queries_that_need_no_tables(asked):
 
 def test_data_side_walks_first():
     """When both sides ask at once, the data side is answered first, and each gets its own."""
-    dut = Mmu(entry_count=2)
+    dut = small_mmu(2)
     order = []
 
     async def testbench(ctx):
@@ -402,7 +414,7 @@ def test_data_side_walks_first():
 
 
 def test_each_side_has_its_own_entries():
-    dut = Mmu(entry_count=2)
+    dut = small_mmu(2)
     root = MEMORY_MAP["ram"].base // 4096
     leaf = PTE.encode(v=1, r=1, x=1, a=1, ppn=root)
     query = {"access": Access.READ, "context": {"privilege": 1, "paged": 1, "root": root}}
@@ -425,7 +437,7 @@ def test_each_side_has_its_own_entries():
 @pytest.mark.parametrize("match_page", [0, 1])
 def test_invalidation_during_a_walk(side, match_page):
     """Whenever in a walk its first pointer changes and is invalidated, what it led to is gone."""
-    dut = Mmu(entry_count=2)
+    dut = small_mmu(2)
     port = getattr(dut, side)
     root = MEMORY_MAP["ram"].base // 4096
     gva = 1 << 30 | 1 << 21 | 1 << 12
@@ -445,7 +457,7 @@ def test_invalidation_during_a_walk(side, match_page):
         ctx.set(port.walked.ready, 1)
         ctx.set(dut.memory.request.ready, 1)
         invalidation = {"match_page": match_page, "page": gva >> 12}
-        for moment in range(18):
+        for moment in range(24):
             words[root * 4096 + 8] = PTE.encode(v=1, ppn=root + old)
             state, address = "QUERY", None
             for cycle in range(60):
@@ -455,15 +467,17 @@ def test_invalidation_during_a_walk(side, match_page):
                 ctx.set(dut.i_invalidate.valid, cycle == moment)
                 ctx.set(dut.memory.response.valid, address is not None)
                 ctx.set(dut.memory.response.payload.data, words.get(address, 0))
-                ctx.set(port.walk.valid, state == "QUERY" and not ctx.get(port.hit))
                 if cycle > moment and ctx.get(port.hit):
                     break
-                if ctx.get(port.walked.valid):
-                    assert ctx.get(port.walked.payload) == Fault.NONE
+                if state == "ANSWERED":
                     # Either it was kept, or an invalidation has come.
                     assert ctx.get(port.hit) or cycle > moment
                     state = "QUERY"
-                elif ctx.get(port.walk.valid) and ctx.get(port.walk.ready):
+                if ctx.get(port.walked.valid):
+                    assert ctx.get(port.walked.payload) == Fault.NONE
+                    state = "ANSWERED"
+                ctx.set(port.walk.valid, state == "QUERY" and not ctx.get(port.hit))
+                if ctx.get(port.walk.valid) and ctx.get(port.walk.ready):
                     state = "WALK"
                 requested = ctx.get(dut.memory.request.valid)
                 address = ctx.get(dut.memory.request.payload.address) if requested else None
@@ -476,5 +490,65 @@ def test_invalidation_during_a_walk(side, match_page):
             await ctx.tick()
             ctx.set(dut.i_invalidate.valid, 0)
             assert ctx.get(dut.idle)
+
+    simulate(dut, testbench)
+
+
+def test_invalidation_while_the_second_level_answers():
+    """What the second level knew before an invalidation is not what the first level gets after."""
+    dut = small_mmu(2)
+    root = MEMORY_MAP["ram"].base // 4096
+    context = {"privilege": Privilege.SUPERVISOR, "paged": 1, "root": root}
+    query = {"gva": 0x1000, "access": Access.READ, "context": context}
+    leaf = {"v": 1, "r": 1, "x": 1, "a": 1}
+
+    async def walk(ctx, port, frame, *, at=None):
+        """Ask, with an invalidation in cycle ``at``; how many entries were read."""
+        reads = 0
+        ctx.set(port.walk.payload, query)
+        ctx.set(port.walk.valid, 1)
+        ctx.set(port.walked.ready, 1)
+        for cycle in range(20):
+            ctx.set(dut.i_invalidate.valid, cycle == at)
+            taken = ctx.get(port.walk.valid) and ctx.get(port.walk.ready)
+            request = ctx.get(dut.memory.request.valid)
+            done = ctx.get(port.walked.valid) and cycle > 0
+            reads += request
+            await ctx.tick()
+            if taken:
+                ctx.set(port.walk.valid, 0)
+            ctx.set(dut.memory.response.valid, request)
+            ctx.set(dut.memory.response.payload.data, PTE.encode(**leaf, ppn=frame))
+            if done and (at is None or cycle > at):
+                break
+        ctx.set(dut.i_invalidate.valid, 0)
+        return reads
+
+    async def testbench(ctx):
+        ctx.set(dut.memory.request.ready, 1)
+        for port in (dut.data, dut.instruction):
+            ctx.set(port.query, query)
+        asked_twice = 0
+        for at in range(6):
+            old, new = 1 << 18, 2 << 18
+            assert await walk(ctx, dut.instruction, old) == 1
+            assert ctx.get(dut.instruction.hit) and not ctx.get(dut.data.hit)
+            for _ in range(5):
+                await ctx.tick()
+            reads = await walk(ctx, dut.data, new, at=at)
+            # The second level answered, and the invalidation came before, with, or after that.
+            if not reads and not ctx.get(dut.data.hit):
+                asked_twice += 1
+                assert await walk(ctx, dut.data, new) == 1
+            for port in (dut.data, dut.instruction):
+                frame = ctx.get(port.translation.frame)
+                assert not ctx.get(port.hit) or frame >> 18 == 2, f"invalidated in cycle {at}"
+            ctx.set(dut.i_invalidate.valid, 1)
+            await ctx.tick()
+            ctx.set(dut.i_invalidate.valid, 0)
+            for _ in range(30):
+                await ctx.tick()
+            assert ctx.get(dut.settled)
+        assert asked_twice > 1
 
     simulate(dut, testbench)

@@ -1,118 +1,45 @@
-"""The page walker against the manual's algorithm: answers, refills, and the reads it makes."""
+"""The page walker against the manual's algorithm: answers, refills, and what it does to memory."""
 
 import random
+from collections import Counter
 
+import pytest
+from amaranth.lib import data
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from rtl.arch.paging import PTE, Access
+from rtl.arch.traps import Privilege
 from rtl.mmu.context import Fault
-from rtl.mmu.page_walker import PageWalker
-from tests.rtl.mmu import sv39_reference as sv39
+from rtl.mmu.page_walker import PageWalker, WalkEvents
+from tests.rtl.mmu.guests import Guest, random_guest
 from tests.rtl.mmu.tables import SLOTS, memories, queries
-from tests.streams import get, put, simulate, wait
-
-RIGHTS = {"r": "readable", "w": "writable", "x": "executable", "u": "user", "a": "accessed",
-          "d": "dirty"}  # fmt: skip
-
-
-class Memory:
-    """Answers the walker after random delays; ``reads`` lists the addresses asked for."""
-
-    def __init__(self, words, errors, schedule):
-        self.words, self.errors, self.schedule, self.reads = words, errors, schedule, []
-
-    def read(self, address):
-        if address in self.errors:
-            raise sv39.AccessFault("bus error")
-        return self.words.get(address, 0)
-
-    def server(self, port):
-        async def serve(ctx):
-            while True:
-                await wait(ctx, 1 + self.schedule.choice([0, 0, 3]))
-                request = await get(ctx, port.request)
-                assert (request.write, request.forward, request.mask) == (0, 1, 0xFF)
-                assert request.address % 8 == 0
-                self.reads.append(request.address)
-                await wait(ctx, self.schedule.choice([0, 1, 5]))
-                try:
-                    response = {"data": self.read(request.address)}
-                except sv39.AccessFault:
-                    # The data of an error means nothing.
-                    response = {"data": self.schedule.getrandbits(64), "error": 1}
-                await put(ctx, port.response, response)
-
-        return serve
+from tests.rtl.mmu.walker_bench import (
+    EVERYTHING,
+    Memory,
+    check_walk,
+    invalidate,
+    walk,
+    wanted_of,
+    watch_refills,
+)
+from tests.streams import get, refusal, simulate
 
 
-def wanted_of(memory, query):
-    """Fault, leaf and reads, by the reference."""
-    reads, leaf, context = [], None, query["context"]
-
-    def read(address):
-        reads.append(address)
-        return memory.read(address)
-
-    try:
-        leaf = sv39.find_leaf(read, context["root"], query["gva"])
-    except sv39.PageFault:
-        return Fault.PAGE, None, reads
-    except sv39.AccessFault:
-        return Fault.ACCESS, None, reads
-    rules = (context["privilege"], context["sum"], context["mxr"])
-    if not sv39.permits(leaf, query["access"], *rules):
-        return Fault.PAGE, None, reads
-    return Fault.NONE, leaf, reads
-
-
-def watch_refills(dut, refills):
-    async def watch(ctx):
-        tick = ctx.tick().sample(dut.refill.valid, dut.refill.entry, dut.o_fault.valid)
-        while True:
-            _, _, valid, entry, answered = await tick
-            if valid:
-                assert not answered
-                refills.append(entry)
-
-    return watch
-
-
-def check_entry(entry, leaf, query):
-    context, tag, frames = query["context"], entry.tag, leaf.size // 4096
-    for name in ("world", "vpid", "ept_tag", "asid"):
-        assert int(tag[name].value if name == "world" else tag[name]) == context[name]
-    assert tag.global_ == leaf.is_global
-    assert 512**tag.level == 512**tag.guest_level == frames
-    assert tag.page // frames * frames == leaf.virtual // 4096
-    assert entry.frame == leaf.physical // 4096
-    assert {k: bool(entry.rights[k]) for k in RIGHTS} == {
-        k: getattr(leaf, name) for k, name in RIGHTS.items()
-    }
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     memories,
     st.sets(st.sampled_from(SLOTS), max_size=2),
     st.lists(queries, min_size=10, max_size=25),
     st.integers(0, 2**32),
 )
-def test_walk_is_the_manuals(words, errors, asked, seed):
-    dut = PageWalker()
+def test_walk_of_odd_tables_is_the_manuals(words, errors, asked, seed):
+    dut = PageWalker(walk_cache_entries=2, nested_entries=1)
     memory, refills, faults = Memory(words, errors, random.Random(seed)), [], set()
 
     async def testbench(ctx):
         for query in asked:
-            fault, leaf, reads = wanted_of(memory, query)
-            assert ctx.get(dut.idle)
-            await put(ctx, dut.i_query, query)
-            assert not ctx.get(dut.idle)
-            assert await get(ctx, dut.o_fault) == fault
-            assert memory.reads == reads
-            assert len(refills) == (fault == Fault.NONE)
-            if refills:
-                check_entry(refills.pop(), leaf, query)
-            memory.reads.clear()
+            fault = await check_walk(ctx, dut, memory, refills, query, cold=True)
             faults.add(fault.name)
 
     background = [memory.server(dut.memory), watch_refills(dut, refills)]
@@ -120,40 +47,356 @@ def test_walk_is_the_manuals(words, errors, asked, seed):
     event(f"answers: {sorted(faults)}")
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    memories,
-    st.lists(st.tuples(queries, st.integers(0, 15)), min_size=15, max_size=30),
-    st.integers(0, 2**32),
-)
-def test_abandoned_walk_leaves_nothing(words, asked, seed):
-    """After ``abandon`` a walk under way answers NONE without a refill; others are untouched."""
-    dut = PageWalker()
-    memory, refills, caught = Memory(words, (), random.Random(seed)), [], []
+def run_guest(seed, *, nested, cold, count=40):
+    """Walk for a random guest; how often each answer came."""
+    schedule = random.Random(seed)
+    guest, make_query = random_guest(schedule, nested=nested)
+    dut = PageWalker(walk_cache_entries=4, nested_entries=3)
+    errors = [schedule.choice(sorted(guest.words))] if schedule.random() < 0.2 else []
+    memory, refills, answers = Memory(guest.words, errors, schedule), [], Counter()
 
     async def testbench(ctx):
-        for query, cycle in asked:
-            wanted, leaf, _ = wanted_of(memory, query)
+        for _ in range(count):
+            query = make_query()
+            # Sometimes again: then all that can be remembered is.
+            for _ in range(schedule.choice([1, 1, 2])):
+                fault = await check_walk(ctx, dut, memory, refills, query, cold=cold)
+                answers[fault.name] += 1
+
+    background = [memory.server(dut.memory), watch_refills(dut, refills)]
+    simulate(dut, testbench, background=background)
+    return answers
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32), st.booleans(), st.booleans())
+def test_walk_for_a_guest_is_the_manuals(seed, nested, cold):
+    answers = run_guest(seed, nested=nested, cold=cold)
+    for name, number in answers.items():
+        event(f"{name}: {number // 10 * 10}+ (nested: {nested})")
+
+
+def test_random_guests_meet_every_outcome():
+    answers = sum(
+        (run_guest(seed, nested=True, cold=False, count=30) for seed in range(6)), Counter()
+    )
+    assert {fault.name for fault in Fault} <= answers.keys()
+    assert answers["NONE"] > 20
+
+
+COLD_READS = [
+    # guest level, EPT level of tables and page, reads
+    (0, 0, 15),
+    (0, 1, 11),
+    (0, 2, 7),
+    (1, 0, 11),
+    (1, 1, 8),
+    (2, 0, 7),
+    (2, 2, 3),
+]
+
+
+@pytest.mark.parametrize(("guest_level", "ept_level", "reads"), COLD_READS)
+def test_reads_of_cold_and_warm_walks(guest_level, ept_level, reads):
+    """4 KiB pages over 4 KiB pages cost 15 reads cold; then the leaf's and the EPT's for the page."""
+    guest = Guest(random.Random(1), ept_levels=(ept_level,))
+    gpa_frame = guest.place(0x80400, ept_level)
+    gva = gpa_frame % 512**guest_level << 12
+    guest.map(gva, gpa_frame, guest_level)
+    dut, memory = PageWalker(), Memory(guest.words)
+    seen = Counter()
+
+    async def count(ctx):
+        while True:
+            _, _, events = await ctx.tick().sample(dut.events)
+            for name, _ in data.Layout.cast(WalkEvents):
+                seen[name] += getattr(events, name)
+
+    async def testbench(ctx):
+        query = {"gva": gva, "access": Access.READ, "context": guest.context()}
+        assert await walk(ctx, dut, query) == Fault.NONE
+        assert len(memory.reads) == reads
+        assert seen["walk_cache_hit"] == seen["nested_hit"] == 0
+        memory.log.clear()
+        assert await walk(ctx, dut, query) == Fault.NONE
+        assert len(memory.reads) == 1 + (3 - ept_level)
+        assert seen["walk_cache_hit"] == (guest_level < 2)
+        assert seen["nested_hit"] == 1
+        await ctx.tick()
+        assert seen["pte_read"] == reads + 1 + (3 - ept_level)
+
+    simulate(dut, testbench, background=[memory.server(dut.memory), count])
+
+
+def test_an_entry_that_changes_before_its_update_is_read_again():
+    """The update looks at the entry as it is: an old frame never gets a D that a new one lacks."""
+    for nested in (0, 1):
+        for what in ("remapped", "removed", "read-only"):
+            guest = Guest(random.Random(2), ept_levels=(0,) * nested)
+            pages = [guest.place(0x80400), guest.place(0x80500)]
+            guest.map(0x1000, pages[0], a=0, d=0)
+            (slot,) = [
+                slot
+                for slot, word in guest.words.items()
+                if not PTE.decode(word)["a"] and PTE.decode(word)["r"]
+            ]
+            new = {
+                "remapped": PTE.encode(v=1, r=1, w=1, ppn=pages[1]),
+                "removed": 0,
+                "read-only": PTE.encode(v=1, r=1, ppn=pages[0]),
+            }[what]
+            dut, memory, refills = PageWalker(), Memory(guest.words), []
+
+            def before(request, memory=memory, slot=slot, new=new):
+                if request.set and not any(entry[0] == "update" for entry in memory.log):
+                    assert request.address == slot
+                    memory.words[slot] = new
+
+            memory.before = before
+            context = guest.context(adue=1)
+            query = {"gva": 0x1000, "access": Access.WRITE, "context": context}
+
+            async def testbench(ctx, dut=dut, query=query, what=what, memory=memory, slot=slot,
+                                new=new, refills=refills):  # fmt: skip
+                remapped = what == "remapped"
+                assert await walk(ctx, dut, query) == (Fault.NONE if remapped else Fault.PAGE)
+                assert memory.words[slot] == (new | 0xC0 if remapped else new)
+                assert [entry.frame for entry in refills] == [0x80500] * remapped
+
+            background = [memory.server(dut.memory), watch_refills(dut, refills)]
+            simulate(dut, testbench, background=background)
+
+
+TABLES_WRITTEN = [
+    # A and D of the guest's leaf, menvcfg.ADUE, EPT A/D, how the table's page is mapped: outcome
+    (1, 0, 0, {"w": 0}, None),
+    (1, 0, 1, {"w": 0}, None),
+    (1, 1, 0, {"w": 0}, None),
+    (0, 1, 0, {"w": 0}, Access.WRITE),
+    (0, 1, 0, {"d": 0}, Access.WRITE),
+    (0, 1, 0, {}, None),
+    # Reads of tables are writes when both stages keep A and D, even if nothing is to be set.
+    (1, 1, 1, {"w": 0}, Access.WRITE),
+    (1, 1, 1, {"d": 0}, None),
+    (1, 1, 1, {"r": 0, "w": 0}, Access.WRITE),
+    (1, 1, 0, {"r": 0, "w": 0}, Access.READ),
+    (1, 0, 0, {"a": 0}, Access.READ),
+    (1, 0, 1, {"a": 0}, None),
+    (1, 1, 1, {"u": 0}, Access.WRITE),
+]
+
+
+@pytest.mark.parametrize(("marked", "adue", "ept_ad", "rights", "refused"), TABLES_WRITTEN)
+@pytest.mark.parametrize("widened", [False, True])
+def test_when_guests_tables_are_written(marked, adue, ept_ad, rights, refused, widened):
+    guest = Guest(random.Random(3), ept_levels=(0,))
+    guest.map(0x1000, guest.place(0x80400), a=marked, d=marked)
+    # The page of the last table, in the EPT.
+    frame = max(guest.tables.values())
+    (slot,) = [
+        slot
+        for slot, word in guest.words.items()
+        if PTE["ppn"].extract(word) == frame and PTE.decode(word)["r"]
+    ]
+    table_gpa = next(gpa for gpa, hpa in guest.tables.items() if hpa == frame)
+    full, held = guest.words[slot], PTE.decode(guest.words[slot])
+    guest.words[slot] = PTE.encode(**{**held, **rights})
+    dut, memory = PageWalker(), Memory(guest.words)
+    context = guest.context(adue=adue, ept_ad=ept_ad)
+    query = {"gva": 0x1000, "access": Access.WRITE, "context": context}
+
+    async def testbench(ctx):
+        if widened:
+            # With what was refused, or remembered as restricted, nothing has to be invalidated.
+            reading = {**query, "access": Access.READ, "context": {**context, "adue": 0}}
+            await walk(ctx, dut, reading)
+            await walk(ctx, dut, query)
+            memory.words[slot] = full
+            assert await walk(ctx, dut, query) == Fault.NONE
+            return
+        fault = await walk(ctx, dut, query)
+        assert fault == (Fault.NONE if refused is None else Fault.EPT_VIOLATION)
+        if refused is not None:
+            about = ctx.get(dut.ept_fault)
+            assert about.page_table
+            assert about.access.value == refused
+            assert about.gpa == table_gpa * 4096 + 8
+            now = PTE.decode(memory.words[slot])
+            assert (about.readable, about.writable) == (now["r"], now["w"])
+
+    simulate(dut, testbench, background=[memory.server(dut.memory)])
+
+
+def test_what_is_remembered_is_dropped_when_it_is_named():
+    """An upper table is used until an invalidation names a page, ASID or VPID it leads to."""
+    cases = [
+        ({"match_page": 1, "page": 0x1}, True),
+        ({"match_page": 1, "page": 0x1FF}, True),
+        ({"match_page": 1, "page": 0x200}, False),
+        ({"match_asid": 1, "asid": 5}, True),
+        ({"match_asid": 1, "asid": 6}, False),
+        ({}, True),
+        ({"vpid": 1}, False),
+        ({"any_vpid": 1, "match_ept": 1, "ept_tag": 2}, True),
+        ({"any_vpid": 1, "match_ept": 1, "ept_tag": 1}, False),
+    ]
+    for what, dropped in cases:
+        guest = Guest(random.Random(4), ept_levels=(0,))
+        pages = [guest.place(0x80400), guest.place(0x80500)]
+        guest.map(0x1000, pages[0])
+        guest.map(0x40001000, pages[1])
+        root = guest.tables[guest.root] * 4096
+        dut, memory, refills = PageWalker(), Memory(guest.words), []
+        context = guest.context(asid=5, ept_tag=2)
+
+        async def testbench(
+            ctx, dut=dut, memory=memory, refills=refills, root=root, context=context, what=what,
+            dropped=dropped,
+        ):  # fmt: skip
+            query = {"gva": 0x1000, "access": Access.READ, "context": context}
+            assert await walk(ctx, dut, query) == Fault.NONE
+            # The region of the first page now has the tables of the second.
+            memory.words[root] = memory.words[root + 8]
+            await invalidate(ctx, dut, {"world": 1, **what})
+            memory.log.clear()
+            assert await walk(ctx, dut, query) == Fault.NONE
+            await ctx.tick()
+            assert [entry.frame for entry in refills] == [0x80400, 0x80500 if dropped else 0x80400]
+            # Who is not named loses nothing.
+            assert dropped or len(memory.reads) == 4
+
+        simulate(
+            dut, testbench, background=[memory.server(dut.memory), watch_refills(dut, refills)]
+        )
+
+
+def test_faults_come_from_the_tables_as_they_are():
+    """What is remembered can be used for a translation, never for a fault."""
+    guest = Guest(random.Random(5), ept_levels=(0,))
+    pages = [guest.place(0x80400), guest.place(0x80500)]
+    guest.map(0x1000, pages[0])
+    guest.map(0x40002000, pages[1])
+    root = guest.tables[guest.root] * 4096
+    dut, memory = PageWalker(), Memory(guest.words)
+
+    async def testbench(ctx):
+        query = {"gva": 0x1000, "access": Access.READ, "context": guest.context()}
+        assert await walk(ctx, dut, query) == Fault.NONE
+        memory.words[root] = memory.words[root + 8]
+        # Not in the table that is remembered, but in the one that is there now; and the reverse.
+        assert await walk(ctx, dut, {**query, "gva": 0x2000}) == Fault.NONE
+        assert await walk(ctx, dut, query) == Fault.PAGE
+
+    simulate(dut, testbench, background=[memory.server(dut.memory)])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.booleans())
+def test_invalidated_walk_leaves_nothing(seed, nested):
+    """A walk under way ends without a refill, and updates nothing from then on."""
+    schedule = random.Random(seed)
+    guest, make_query = random_guest(schedule, nested=nested, flaws=0)
+    dut = PageWalker(walk_cache_entries=2, nested_entries=2)
+    memory, refills, caught = Memory(guest.words, schedule=schedule), [], []
+
+    async def testbench(ctx):
+        for _ in range(25):
+            query, moment = make_query(), schedule.choice([*range(30), 60])
+            wanted, _, _ = wanted_of(memory, query)
+            memory.log.clear()
             ctx.set(dut.i_query.payload, query)
             ctx.set(dut.i_query.valid, 1)
+            ctx.set(dut.i_invalidate.payload, EVERYTHING)
             under_way = False
             for now in range(1000):
                 # Cycle 0 is the one in which the query is taken.
                 offered = ctx.get(dut.o_fault.valid)
-                ctx.set(dut.abandon, now == cycle)
-                under_way |= now == cycle and now > 0 and not offered
+                ctx.set(dut.i_invalidate.valid, now == moment)
+                if now == moment and now > 0 and not offered:
+                    under_way = True
+                if under_way:
+                    assert not (ctx.get(dut.memory.request.valid) and
+                                ctx.get(dut.memory.request.payload.set))  # fmt: skip
                 await ctx.tick()
                 ctx.set(dut.i_query.valid, 0)
                 if offered:
                     break
-            ctx.set(dut.abandon, 0)
-            fault = await get(ctx, dut.o_fault)
-            assert fault == (Fault.NONE if under_way else wanted)
-            assert len(refills) == (wanted == Fault.NONE and not under_way)
-            if refills:
-                check_entry(refills.pop(), leaf, query)
+            ctx.set(dut.i_invalidate.valid, 0)
+            fault = await get(ctx, dut.o_fault) if ctx.get(dut.o_fault.valid) else Fault.NONE
+            if under_way:
+                assert fault == Fault.NONE
+                assert not refills
+            else:
+                assert fault == wanted
+            refills.clear()
             caught.append(under_way)
 
     background = [memory.server(dut.memory), watch_refills(dut, refills)]
     simulate(dut, testbench, background=background)
-    event(f"some were abandoned: {any(caught)}")
+    event(f"some were invalidated: {any(caught)}")
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5])
+def test_numbers_of_entries_are_checked(number):
+    assert "at least 1 entry" in refusal(lambda: PageWalker(walk_cache_entries=number))
+    assert "at least 1 entry" in refusal(lambda: PageWalker(nested_entries=number))
+
+
+def test_unpaged_guests_go_through_the_ept_alone():
+    guest = Guest(random.Random(6), ept_levels=(0,))
+    gpa = guest.place(0x80400) << 12
+    dut, memory, refills = PageWalker(), Memory(guest.words), []
+    context = guest.context(paged=0, privilege=Privilege.MACHINE)
+
+    async def testbench(ctx):
+        query = {"gva": gpa, "access": Access.FETCH, "context": context}
+        await check_walk(ctx, dut, memory, refills, query, cold=True)
+        assert len(memory.reads) == 3
+        for bit in (41, 55, 56, 63):
+            beyond = {**query, "gva": gpa | 1 << bit}
+            fault = await check_walk(ctx, dut, memory, refills, beyond, cold=True)
+            assert (fault, memory.reads) == (Fault.EPT_VIOLATION, [])
+
+    simulate(dut, testbench, background=[memory.server(dut.memory), watch_refills(dut, refills)])
+
+
+@pytest.mark.parametrize("nested", [0, 1])
+def test_invalidation_in_every_cycle_of_a_walk(nested):
+    """Up to the cycle of its answer, a walk leaves nothing, and it updates nothing afterwards."""
+    marks = {"a": 0, "d": 0}
+    guest = Guest(random.Random(7), ept_levels=(0,) * nested)
+    guest.map(0x1000, guest.place(0x80400, **marks), **marks)
+    dut, refills = PageWalker(), []
+    memory = Memory(dict(guest.words), schedule=random.Random(0))
+    memory.schedule.choice = min
+    context = guest.context(adue=1, ept_ad=1)
+    query = {"gva": 0x1000, "access": Access.WRITE, "context": context}
+
+    async def testbench(ctx):
+        for moment in range(1, 400):
+            memory.words = dict(guest.words)
+            ctx.set(dut.i_query.payload, query)
+            ctx.set(dut.i_query.valid, 1)
+            ctx.set(dut.o_fault.ready, 1)
+            cycle, updates = 0, 0
+            while not ctx.get(dut.o_fault.valid):
+                ctx.set(dut.i_invalidate.payload, EVERYTHING)
+                ctx.set(dut.i_invalidate.valid, cycle == moment)
+                if cycle >= moment and ctx.get(dut.memory.request.valid):
+                    updates += ctx.get(dut.memory.request.payload.set) != 0
+                await ctx.tick()
+                ctx.set(dut.i_query.valid, 0)
+                ctx.set(dut.i_invalidate.valid, 0)
+                cycle += 1
+            assert ctx.get(dut.o_fault.payload) == Fault.NONE
+            await ctx.tick()
+            assert len(refills) == (cycle <= moment)
+            refills.clear()
+            if cycle <= moment:
+                break
+            assert not updates
+            await invalidate(ctx, dut)
+        assert cycle > (40 if nested else 10)
+
+    background = [memory.server(dut.memory), watch_refills(dut, refills)]
+    simulate(dut, testbench, background=background)

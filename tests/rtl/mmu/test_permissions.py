@@ -39,6 +39,7 @@ def test_leaf_allows_what_the_manual_allows():
     async def ask(ctx, case):
         rights, access, privilege, sum_, mxr = case
         bits = {name: rights >> k & 1 for k, name in enumerate("rwxuad")}
+        bits["mxr"] = bits["r"] | bits["x"]
         ctx.set(dut.rights, bits)
         ctx.set(dut.access, access)
         ctx.set(dut.context, {"privilege": privilege, "sum": sum_, "mxr": mxr, "paged": 1})
@@ -68,7 +69,9 @@ def kind_by_walk(word, level):
         leaf = sv39.find_leaf(read, ROOT, 0)
     except sv39.PageFault:
         # The pointers behind it lead the walk to its end: that is a fault of the third entry.
-        return PteKind.FAULT if len(reads) == 3 - level else PteKind.POINTER
+        if len(reads) != 3 - level:
+            return PteKind.POINTER
+        return PteKind.MALFORMED if word & 1 else PteKind.INVALID
     except sv39.AccessFault:
         return PteKind.POINTER
     assert leaf.size == 4096 << 9 * level

@@ -11,7 +11,7 @@ from tests.rtl.mmu import sv39_reference as sv39
 from tests.streams import refusal, simulate
 
 ENTRY_COUNT = 4
-TAG = ("world", "vpid", "ept_tag", "asid", "global_", "page", "level", "guest_level")
+TAG = ("world", "vpid", "ept_tag", "asid", "global_", "paged", "page", "level", "guest_level")
 
 
 def pages_of(level):
@@ -25,40 +25,50 @@ def same_page(page, other, level):
 def answers(entry, query):
     """Whether the entry is the translation of the query, whatever the permissions."""
     return (
-        all(entry[name] == query[name] for name in ("world", "vpid", "ept_tag"))
+        all(entry[name] == query[name] for name in ("world", "vpid", "ept_tag", "paged"))
         and (entry["global_"] or entry["asid"] == query["asid"])
         and same_page(entry["page"], query["page"], entry["level"])
     )
 
 
 def permits(entry, query):
-    leaf = sv39.Leaf(0, 0, 4096, *(bool(entry[k]) for k in "rwxuad"), False)
-    return sv39.permits(leaf, *(query[k] for k in ("access", "privilege", "sum", "mxr")))
+    rights = {name: bool(entry[name]) for name in "rwxuad"}
+    if query["mxr"] and entry["mxr_read"]:
+        rights["r"] = True
+    if not query["paged"]:
+        rights["u"] = query["privilege"] == Privilege.USER
+    leaf = sv39.Leaf(0, 0, 4096, *(rights[name] for name in "rwxuad"), False)
+    return sv39.permits(leaf, *(query[k] for k in ("access", "privilege", "sum")), 0)
 
 
 def overlaps(entry, other):
     """Whether some query could be answered by both."""
     return (
-        all(entry[name] == other[name] for name in ("world", "vpid", "ept_tag"))
+        all(entry[name] == other[name] for name in ("world", "vpid", "ept_tag", "paged"))
         and (entry["global_"] or other["global_"] or entry["asid"] == other["asid"])
         and same_page(entry["page"], other["page"], max(entry["level"], other["level"]))
     )
 
 
 def is_named(entry, invalidation):
-    if any(entry[name] != invalidation[name] for name in ("world", "vpid")):
+    for name in ("world", "vpid"):
+        if entry[name] != invalidation[name] and not invalidation[f"any_{name}"]:
+            return False
+    if invalidation["match_ept"] and entry["ept_tag"] != invalidation["ept_tag"]:
+        return False
+    if invalidation["keep_global"] and entry["global_"]:
         return False
     if invalidation["match_asid"] and (entry["global_"] or entry["asid"] != invalidation["asid"]):
         return False
     return not invalidation["match_page"] or same_page(
-        entry["page"], invalidation["page"], entry["guest_level"]
+        entry["page"] % 2**27, invalidation["page"], entry["guest_level"]
     )
 
 
 # Few values of each kind, neighbours among them, so that everything meets everything.
 _page = st.builds(
     lambda a, b, c: a << 18 | b << 9 | c,
-    st.sampled_from([0, 1, 511]),
+    st.sampled_from([0, 1, 511, 0x7FF]),
     st.sampled_from([0, 1, 256]),
     st.sampled_from([0, 1, 256]),
 )
@@ -86,7 +96,7 @@ def _either(build):
 
 
 def _entries(space):
-    rights = {name: st.sampled_from([0, *7 * [1]]) for name in "rwxad"}
+    rights = {name: st.sampled_from([0, *7 * [1]]) for name in (*"rwxad", "mxr_read", "paged")}
     return st.fixed_dictionaries(
         {
             **space,
@@ -112,12 +122,25 @@ def _queries(space):
             "privilege": st.sampled_from([Privilege.SUPERVISOR, Privilege.USER]),
             "sum": _bit,
             "mxr": _bit,
+            "paged": st.sampled_from([0, *7 * [1]]),
         }
     )
 
 
 def _invalidations(space):
-    return st.fixed_dictionaries({**space, "match_page": _bit, "match_asid": _bit, "page": _page})
+    rare = st.sampled_from([0, 0, 0, 0, 1])
+    wide = {name: rare for name in ("any_world", "any_vpid", "keep_global", "match_ept")}
+    page = _page.map(lambda page: page % 2**27)
+    return st.fixed_dictionaries(
+        {
+            **space,
+            **wide,
+            "ept_tag": st.sampled_from([0, 3]),
+            "match_page": _bit,
+            "match_asid": _bit,
+            "page": page,
+        }
+    )
 
 
 entries = _either(_entries)
@@ -157,6 +180,8 @@ def like(model, recipe):
         # Anywhere in the page, not only at its beginning.
         size = pages_of(entry["guest_level" if "match_page" in values else "level"])
         merged["page"] = entry["page"] // size * size + values["page"] % size
+        if "match_page" in values:
+            merged["page"] %= 2**27
         if "level" in values:
             merged["page"] -= merged["page"] % pages_of(values["level"])
     return merged
@@ -168,7 +193,7 @@ def set_refill(ctx, dut, entry):
         {
             "tag": {name: entry[name] for name in TAG},
             "frame": entry["frame"],
-            "rights": {name: entry[name] for name in "rwxuad"},
+            "rights": {"mxr": entry["mxr_read"], **{name: entry[name] for name in "rwxuad"}},
         },
     )
     ctx.set(dut.refill.valid, 1)
@@ -186,18 +211,22 @@ async def tick(ctx, dut):
     ctx.set(dut.i_invalidate.valid, 0)
 
 
-def look_up(ctx, dut, query):
-    """The frame, or None. The query stands until the next one, and counts once a cycle ends."""
-    names = ("world", "vpid", "ept_tag", "asid", "privilege", "sum", "mxr")
+def set_query(ctx, dut, query):
+    names = ("world", "vpid", "ept_tag", "asid", "privilege", "sum", "mxr", "paged")
     # Bits outside the page number are the caller's business, the TLB does not look at them.
     ctx.set(
         dut.query,
         {
             "gva": (query["page"] << 12) + 0xABC,
             "access": query["access"],
-            "context": {**{name: query[name] for name in names}, "paged": 1},
+            "context": {name: query[name] for name in names},
         },
     )
+
+
+def look_up(ctx, dut, query):
+    """The frame, or None. The query stands until the next one, and counts once a cycle ends."""
+    set_query(ctx, dut, query)
     return ctx.get(dut.frame) if ctx.get(dut.hit) else None
 
 
@@ -285,7 +314,7 @@ def test_replacement_forgets_but_never_invents(actions):
 
 _plain = dict.fromkeys(
     ("world", "vpid", "ept_tag", "asid", "global_", "level", "guest_level", "u", "sum", "mxr"), 0
-) | dict.fromkeys("rwxad", 1)
+) | dict.fromkeys((*"rwxad", "mxr_read", "paged"), 1)
 
 
 def plain(page):

@@ -25,7 +25,9 @@ def test_bad_values_are_refused_in_one_line_that_names_them(name, value):
     assert message.startswith(f"{name} must be ") and "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["branch_targets", "branch_counters", "indirect_targets"])
+@pytest.mark.parametrize(
+    "name", ["branch_targets", "branch_counters", "indirect_targets", "shared_tlb_entries"]
+)
 @given(value=st.integers(256, 4096))
 def test_tables_have_a_power_of_two_of_rows(name, value):
     if value in (256, 512, 1024, 2048, 4096):

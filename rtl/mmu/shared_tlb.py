@@ -1,0 +1,262 @@
+"""The second-level TLB: set-associative, in block RAM, shared by both sides."""
+
+from amaranth import *
+from amaranth.lib import data, enum, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from rtl.arch.paging import LEVELS, VPN_BITS
+from rtl.mmu.context import Invalidation, TranslationQuery
+from rtl.mmu.invalidate import InvalidationMatch, InvalidationUnion
+from rtl.mmu.permissions import LeafPermission
+from rtl.mmu.ports import Refill, TlbEntry
+from rtl.mmu.tags import answers, overlaps, page_of
+
+__all__ = ["SharedTlb"]
+
+
+class _Row(data.Struct):
+    valid: 1
+    entry: TlbEntry
+
+
+class _Act(enum.Enum, shape=2):
+    """What the set read in the cycle before is for."""
+
+    NONE = 0
+    LOOK_UP = 1
+    REFILL = 2
+    SWEEP = 3
+
+
+class SharedTlb(wiring.Component):
+    """Hold many translations of all page sizes; answer a query some cycles later.
+
+    A look-up reads the set of each page size in turn, smallest first, and takes 2 to 4 cycles. As
+    in the first level, an entry that does not permit the query does not hit.
+
+    An invalidation holds at once and is precise: until the entries it names have been swept out,
+    set by set in cycles that nothing else needs, look-ups pass over them. One that names a page
+    is swept out of three sets, any other, and one of a page while pieces of larger guest pages
+    are held, out of all. One that comes while another is still swept joins it: both become one
+    that names at least what either did, and the sweep begins again. Until its end, translations
+    that are named and were refilled after the invalidation may be passed over and dropped too.
+
+    Parameters
+    ----------
+    entry_count : int
+        Number of entries: a power of two.
+    ways : int
+        Associativity.
+
+    Members
+    -------
+    query : In(TranslationQuery)
+        Holds still from ``look_up`` to ``done``.
+    look_up : In(1)
+        Strobe: begin.
+    done, hit, entry : Out
+        ``done`` strobes once; in that cycle ``hit`` and, for a hit, ``entry`` answer. An
+        invalidation that comes between ``look_up`` and ``done`` may not have been heeded.
+    refill : In(Refill)
+        Lost when an invalidation is taken in this cycle or in one of the next few; at most one
+        within four cycles.
+    i_invalidate : In(stream.Signature(Invalidation))
+        Always ready.
+    settled : Out(1)
+        No sweep is under way.
+
+    Raises ValueError on numbers that cannot be built.
+    """
+
+    def __init__(self, *, entry_count, ways):
+        set_count = entry_count // ways if ways > 0 else 0
+        if set_count * ways != entry_count or set_count < 4 or set_count & set_count - 1:
+            raise ValueError(
+                f"{entry_count} entries in {ways} ways: the sets must be a power of two, at least 4"
+            )
+        self._set_count, self._ways = set_count, ways
+        super().__init__(
+            {
+                "query": In(TranslationQuery),
+                "look_up": In(1),
+                "done": Out(1),
+                "hit": Out(1),
+                "entry": Out(TlbEntry),
+                "refill": In(Refill),
+                "i_invalidate": In(stream.Signature(Invalidation)),
+                "settled": Out(1),
+            }
+        )
+
+    @property
+    def entry_count(self) -> int:
+        return self._set_count * self._ways
+
+    def _index(self, page, level):
+        """The set of a page of that size. Bits beyond Sv39's take no part."""
+        width = exact_log2(self._set_count)
+        choices = []
+        for size in range(LEVELS):
+            part = page[size * VPN_BITS : LEVELS * VPN_BITS]
+            # Fold a second field in, so that stacks do not meet the code far below them.
+            choices.append((part[:width] ^ part[VPN_BITS : VPN_BITS + width])[:width])
+        return Mux(level == 0, choices[0], Mux(level == 1, choices[1], choices[2]))
+
+    def elaborate(self, platform):
+        m = Module()
+        last_set = self._set_count - 1
+
+        # One set is read per cycle; what it is for, and what follows, comes in the next.
+        address = Signal(range(self._set_count))
+        act, act_address = Signal(_Act), Signal(range(self._set_count))
+        now = Signal(_Act)
+        m.d.comb += now.eq(_Act.NONE)
+        m.d.sync += [act.eq(now), act_address.eq(address)]
+        rows, writes = [], []
+        for way in range(self._ways):
+            m.submodules[f"rows_{way}"] = cells = memory.Memory(
+                shape=_Row, depth=self._set_count, init=()
+            )
+            # A read at the time of a write gives the old row: stale rows are harmless, and what
+            # is being swept out is still passed over.
+            read, write = cells.read_port(), cells.write_port()
+            m.d.comb += [
+                read.addr.eq(address),
+                read.en.eq(now != _Act.NONE),
+                write.addr.eq(act_address),
+            ]
+            rows.append(read.data)
+            writes.append(write)
+
+        invalidation = Signal(Invalidation)
+        sweeping, finishing, whole = Signal(), Signal(), Signal()
+        named = Signal(self._ways)
+        for way, row in enumerate(rows):
+            m.submodules[f"match_{way}"] = match = InvalidationMatch()
+            m.d.comb += [
+                match.tag.eq(row.entry.tag),
+                match.invalidation.eq(invalidation),
+                named[way].eq(row.valid & match.match),
+            ]
+
+        # Looking up.
+        level, looking = Signal(range(LEVELS)), Signal()
+        act_level = Signal(range(LEVELS))
+        size = Signal(range(LEVELS))
+        m.d.comb += size.eq(Mux(self.look_up, 0, level))
+        m.d.sync += act_level.eq(size)
+        hits = Signal(self._ways)
+        for way, row in enumerate(rows):
+            m.submodules[f"permission_{way}"] = permission = LeafPermission()
+            m.d.comb += [
+                permission.rights.eq(row.entry.rights),
+                permission.access.eq(self.query.access),
+                permission.context.eq(self.query.context),
+                hits[way].eq(
+                    row.valid
+                    & ~(sweeping & named[way])
+                    & (row.entry.tag.level == act_level)
+                    & permission.allowed
+                    & answers(row.entry.tag, self.query)
+                ),
+            ]
+        m.d.sync += self.done.eq(0)
+        with m.If(act == _Act.LOOK_UP):
+            # A page can be held twice, once for all address spaces: either will do.
+            for way in reversed(range(self._ways)):
+                with m.If(hits[way]):
+                    m.d.sync += self.entry.eq(rows[way].entry)
+            m.d.sync += self.hit.eq(hits.any())
+            with m.If(hits.any() | (act_level == LEVELS - 1)):
+                m.d.sync += [self.done.eq(1), looking.eq(0)]
+        stop = (act == _Act.LOOK_UP) & hits.any()
+
+        # Refilling: over what the new entry overlaps, else where there is room, else in turn.
+        new, filling = Signal(TlbEntry), Signal()
+        turn = Signal(self._ways, init=1)
+        same, free, victim = (Signal(self._ways) for _ in range(3))
+        for way, row in enumerate(rows):
+            m.d.comb += [
+                same[way].eq(row.valid & overlaps(row.entry.tag, new.tag)),
+                free[way].eq(~row.valid),
+            ]
+        wanted = Mux(same.any(), same, Mux(free.any(), free, turn))
+        m.d.comb += victim.eq(wanted & -wanted)
+        for way, write in enumerate(writes):
+            m.d.comb += write.data.valid.eq(act == _Act.REFILL)
+            with m.If(act == _Act.REFILL):
+                m.d.comb += [write.en.eq(victim[way]), write.data.entry.eq(new)]
+        with m.If(act == _Act.REFILL):
+            m.d.sync += turn.eq(turn.rotate_left(1))
+
+        # Sweeping. ``filled`` and ``fractured`` say what there may be; a whole sweep counts anew.
+        position = Signal(range(self._set_count))
+        act_last = Signal()
+        filled, fractured = Signal(), Signal()
+        kept, kept_fractured = Signal(), Signal()
+        last = position == Mux(whole, last_set, LEVELS - 1)
+        m.d.comb += self.settled.eq(~sweeping)
+        with m.If(act == _Act.SWEEP):
+            for way, (row, write) in enumerate(zip(rows, writes, strict=True)):
+                stays = row.valid & ~named[way]
+                with m.If(named[way]):
+                    m.d.comb += write.en.eq(1)
+                with m.If(stays):
+                    m.d.sync += kept.eq(1)
+                with m.If(stays & (row.entry.tag.level != row.entry.tag.guest_level)):
+                    m.d.sync += kept_fractured.eq(1)
+        with m.If((act == _Act.SWEEP) & act_last):
+            m.d.sync += finishing.eq(1)
+        # One cycle more: a look-up may just have read what was swept out last.
+        with m.If(finishing):
+            m.d.sync += [sweeping.eq(0), finishing.eq(0)]
+            with m.If(whole):
+                m.d.sync += [filled.eq(kept), fractured.eq(kept_fractured)]
+
+        # Who reads.
+        with m.If(self.look_up | (looking & ~stop)):
+            m.d.comb += [
+                now.eq(_Act.LOOK_UP),
+                address.eq(self._index(page_of(self.query.gva), size)),
+            ]
+            m.d.sync += [looking.eq(size != LEVELS - 1), level.eq(size + 1)]
+        with m.Elif(filling):
+            m.d.comb += [now.eq(_Act.REFILL), address.eq(self._index(new.tag.page, new.tag.level))]
+            m.d.sync += filling.eq(0)
+        with m.Elif(sweeping & ~finishing & ~((act == _Act.SWEEP) & act_last)):
+            m.d.comb += [
+                now.eq(_Act.SWEEP),
+                address.eq(Mux(whole, position, self._index(invalidation.page, position[:2]))),
+            ]
+            m.d.sync += [position.eq(position + 1), act_last.eq(last)]
+
+        pieces = self.refill.entry.tag.level != self.refill.entry.tag.guest_level
+        with m.If(self.refill.valid):
+            m.d.sync += [new.eq(self.refill.entry), filling.eq(1), filled.eq(1), kept.eq(1)]
+            with m.If(pieces):
+                m.d.sync += [fractured.eq(1), kept_fractured.eq(1)]
+
+        m.submodules.union = union = InvalidationUnion()
+        next_one = Signal(Invalidation)
+        m.d.comb += [
+            self.i_invalidate.ready.eq(1),
+            union.first.eq(invalidation),
+            union.second.eq(self.i_invalidate.payload),
+            next_one.eq(self.i_invalidate.payload),
+        ]
+        with m.If(sweeping):
+            m.d.comb += next_one.eq(union.union)
+        with m.If(self.i_invalidate.valid):
+            m.d.sync += [filling.eq(0), finishing.eq(0), filled.eq(filled), fractured.eq(fractured)]
+            m.d.sync += [kept.eq(0), kept_fractured.eq(0), act_last.eq(0)]
+            with m.If(now == _Act.REFILL):
+                m.d.sync += act.eq(_Act.NONE)
+            with m.If(filled):
+                m.d.sync += [
+                    invalidation.eq(next_one),
+                    sweeping.eq(1),
+                    whole.eq(~next_one.match_page | fractured),
+                    position.eq(0),
+                ]
+        return m

@@ -1,0 +1,210 @@
+"""What the page walker remembers: guests' upper tables, and where their tables lie."""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.arch.memory_map import BUS_ADDRESS_BITS
+from rtl.arch.paging import LEVELS, PAGE_BITS
+from rtl.mmu.context import Invalidation, TranslationQuery, World
+from rtl.mmu.invalidate import InvalidationMatch
+from rtl.mmu.ports import PAGE_NUMBER_BITS, TlbTag
+from rtl.mmu.tags import answers, overlaps
+
+__all__ = ["NestedCache", "NestedEntry", "WalkCache", "WalkCacheEntry"]
+
+
+def _check(entry_count):
+    if not isinstance(entry_count, int) or entry_count < 1:
+        raise ValueError(f"A walk cache needs at least 1 entry, not {entry_count!r}")
+
+
+def _replacement(m, valid, same, fill, dropped):
+    """The one-hot entry a fill goes to: what it replaces, else a free one, else all in turn."""
+    count = len(valid)
+    turn = Signal(count, init=1)
+    free, victim, wanted = Signal(count), Signal(count), Signal(count)
+    m.d.comb += [
+        free.eq(~valid),
+        wanted.eq(Mux(same.any(), same, Mux(free.any(), free, turn))),
+        victim.eq(wanted & -wanted),
+    ]
+    with m.If(fill):
+        m.d.sync += [turn.eq(turn.rotate_left(1)), valid.eq(valid & ~same | victim)]
+    with m.If(dropped.any()):
+        m.d.sync += valid.eq(valid & ~dropped)
+    return victim
+
+
+class WalkCacheEntry(data.Struct):
+    """The table of the guest (or of root) at frame ``table`` maps the region of the tag: a page
+    of the size ``tag.level``.
+    """
+
+    tag: TlbTag
+    table: PAGE_NUMBER_BITS
+
+
+class WalkCache(wiring.Component):
+    """Find the lowest table on the way to a query's leaf.
+
+    Parameters
+    ----------
+    entry_count : int
+        Number of entries, in flip-flops.
+
+    Members
+    -------
+    query : In(TranslationQuery)
+    hit, level, table, is_global : Out
+        Combinational answer: the frame of the table, the level of its entries, and whether an
+        entry on the way to it was global.
+    fill, entry : In
+        Takes the entry; ignored in a cycle in which an invalidation is taken.
+    i_invalidate : In(stream.Signature(Invalidation))
+        Always ready. One that names a page drops the tables on the way to it.
+    """
+
+    def __init__(self, *, entry_count):
+        _check(entry_count)
+        self._entry_count = entry_count
+        super().__init__(
+            {
+                "query": In(TranslationQuery),
+                "hit": Out(1),
+                "level": Out(range(LEVELS)),
+                "table": Out(PAGE_NUMBER_BITS),
+                "is_global": Out(1),
+                "fill": In(1),
+                "entry": In(WalkCacheEntry),
+                "i_invalidate": In(stream.Signature(Invalidation)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        count = self._entry_count
+        valid = Signal(count)
+        same, dropped, named = Signal(count), Signal(count), Signal(count)
+        victim = _replacement(m, valid, same, self.fill & ~self.i_invalidate.valid, dropped)
+        m.d.comb += [
+            self.i_invalidate.ready.eq(1),
+            dropped.eq(named & self.i_invalidate.valid.replicate(count)),
+        ]
+        entries, hits = [], []
+        for i in range(count):
+            entry = Signal(WalkCacheEntry, name=f"entry_{i}")
+            entries.append(entry)
+            hits.append(valid[i] & answers(entry.tag, self.query))
+            m.submodules[f"match_{i}"] = match = InvalidationMatch()
+            m.d.comb += [
+                match.tag.eq(entry.tag),
+                match.invalidation.eq(self.i_invalidate.payload),
+                named[i].eq(match.match),
+                same[i].eq(
+                    valid[i]
+                    & (entry.tag.level == self.entry.tag.level)
+                    & overlaps(entry.tag, self.entry.tag)
+                ),
+            ]
+            with m.If(self.fill & victim[i]):
+                m.d.sync += entry.eq(self.entry)
+        for region in reversed(range(1, LEVELS)):
+            for entry, hit in zip(entries, hits, strict=True):
+                with m.If(hit & (entry.tag.level == region)):
+                    m.d.comb += [
+                        self.hit.eq(1),
+                        self.level.eq(region - 1),
+                        self.table.eq(entry.table),
+                        self.is_global.eq(entry.tag.global_),
+                    ]
+        return m
+
+
+class NestedEntry(data.Struct):
+    """The EPT maps the page at ``gpa_frame`` to ``frame``, for reads and, with ``writable``, for
+    writes, A and D included.
+    """
+
+    world: World
+    ept_tag: 2
+    gpa_frame: PAGE_NUMBER_BITS
+    frame: BUS_ADDRESS_BITS - PAGE_BITS
+    writable: 1
+
+
+class NestedCache(wiring.Component):
+    """Where the pages lie that hold guests' page tables.
+
+    Its entries come from the EPT alone, so they have no VPID and no ASID.
+
+    Parameters
+    ----------
+    entry_count : int
+        Number of entries, in flip-flops.
+
+    Members
+    -------
+    world, ept_tag, gpa_frame : In
+    hit, frame, writable : Out
+        Combinational answer.
+    fill, entry : In
+        Takes the entry; ignored in a cycle in which an invalidation is taken.
+    i_invalidate : In(stream.Signature(Invalidation))
+        Always ready.
+    """
+
+    def __init__(self, *, entry_count):
+        _check(entry_count)
+        self._entry_count = entry_count
+        super().__init__(
+            {
+                "world": In(World),
+                "ept_tag": In(2),
+                "gpa_frame": In(PAGE_NUMBER_BITS),
+                "hit": Out(1),
+                "frame": Out(BUS_ADDRESS_BITS - PAGE_BITS),
+                "writable": Out(1),
+                "fill": In(1),
+                "entry": In(NestedEntry),
+                "i_invalidate": In(stream.Signature(Invalidation)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        count, new, wanted = self._entry_count, self.entry, self.i_invalidate.p
+        valid = Signal(count)
+        same, dropped = Signal(count), Signal(count)
+        victim = _replacement(m, valid, same, self.fill & ~self.i_invalidate.valid, dropped)
+        m.d.comb += self.i_invalidate.ready.eq(1)
+        for i in range(count):
+            entry = Signal(NestedEntry, name=f"entry_{i}")
+            m.d.comb += [
+                dropped[i].eq(
+                    self.i_invalidate.valid
+                    & wanted.any_vpid
+                    & (wanted.any_world | (entry.world == wanted.world))
+                    & (~wanted.match_ept | (entry.ept_tag == wanted.ept_tag))
+                ),
+                same[i].eq(
+                    valid[i]
+                    & (entry.world == new.world)
+                    & (entry.ept_tag == new.ept_tag)
+                    & (entry.gpa_frame == new.gpa_frame)
+                ),
+            ]
+            with m.If(self.fill & victim[i]):
+                m.d.sync += entry.eq(new)
+            with m.If(
+                valid[i]
+                & (entry.world == self.world)
+                & (entry.ept_tag == self.ept_tag)
+                & (entry.gpa_frame == self.gpa_frame)
+            ):
+                m.d.comb += [
+                    self.hit.eq(1),
+                    self.frame.eq(entry.frame),
+                    self.writable.eq(entry.writable),
+                ]
+        return m
