@@ -27,7 +27,8 @@ _A0, _A1, _T0 = 10, 11, 5
 def isa_extensions(config: SocConfig) -> tuple[str, ...]:
     """The hart's extensions beside the base, in the order of the ISA string."""
     optional = BIT_MANIPULATION if config.bit_manipulation else ()
-    return ("m", "a", "c", "zicntr", "zicsr", "zifencei", *optional, "sstc")
+    # Both Svade and Svadu: menvcfg.ADUE selects, and is 0 after reset.
+    return ("m", "a", "c", "zicntr", "zicsr", "zifencei", *optional, "sstc", "svade", "svadu")
 
 
 def device_tree(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from enum import Enum
 
+from rtl.arch.csrs import MENVCFG
 from rtl.arch.memory_map import PHYSICAL_BITS, region_of
 from rtl.arch.paging import PAGE_BITS, Access
 from rtl.arch.traps import Exception_
@@ -18,6 +19,7 @@ from sw_vmm.memory import GuestMemory
 __all__ = ["Interpreter", "Stop"]
 
 _ALL = (1 << 64) - 1
+_ADUE = MENVCFG.mask("adue")
 _PAGE_OFFSET = (1 << PAGE_BITS) - 1
 _BLOCK_LIMIT = 64
 #: Code contexts remembered before all are dropped.
@@ -214,7 +216,8 @@ class Interpreter:
         hart = self.hart
         self._context = None
         if hart.translates(hart.privilege):
-            self._context = Context(hart.satp, hart.privilege, False, False)
+            update = bool(hart.menvcfg & _ADUE)
+            self._context = Context(hart.satp, hart.privilege, False, False, update)
         blocks = self._contexts.get(self._context)
         if blocks is None:
             if len(self._contexts) >= _CONTEXTS:
@@ -250,7 +253,8 @@ class Interpreter:
 
     def _halfword(self, gva: int) -> int:
         if self._context is not None:
-            gpa = walk(self.unit.read_entry, gva, Access.FETCH, self._context)
+            unit = self.unit
+            gpa = walk(unit.read_entry, gva, Access.FETCH, self._context, unit.write_entry)
         else:
             gpa = gva
         if self._memory.base <= gpa <= self._memory.end - 2:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rtl.arch.csrs import MSTATUS
+from rtl.arch.csrs import MENVCFG, MSTATUS
 from rtl.arch.memory_map import PHYSICAL_BITS
 from rtl.arch.paging import PAGE_BITS, Access
 from rtl.arch.traps import Exception_
@@ -18,6 +18,7 @@ __all__ = ["MemoryUnit"]
 _PAGE = 1 << PAGE_BITS
 _OFFSET = _PAGE - 1
 _SUM, _MXR = MSTATUS.mask("sum"), MSTATUS.mask("mxr")
+_ADUE = MENVCFG.mask("adue")
 #: A reservation covers a cache line, as the hart's does.
 _LINE_BITS = 6
 #: Translation contexts remembered before all are dropped.
@@ -77,13 +78,19 @@ class MemoryUnit:
     # -- contexts ----------------------------------------------------------------------------------
 
     def select_context(self) -> None:
-        """Follow a change of privilege, mstatus or satp."""
+        """Follow a change of privilege, mstatus, menvcfg or satp."""
         hart = self._hart
         privilege = hart.data_privilege()
         context = None
         if hart.translates(privilege):
             mstatus = hart.mstatus
-            context = Context(hart.satp, privilege, bool(mstatus & _SUM), bool(mstatus & _MXR))
+            context = Context(
+                hart.satp,
+                privilege,
+                bool(mstatus & _SUM),
+                bool(mstatus & _MXR),
+                bool(hart.menvcfg & _ADUE),
+            )
         self._context = context
         pages = self._contexts.get(context)
         if pages is None:
@@ -112,9 +119,15 @@ class MemoryUnit:
         """A page-table entry, or None outside guest RAM."""
         return self._memory.read(gpa, 8) if self._in_ram(gpa, 8) else None
 
+    def write_entry(self, gpa: int, entry: int) -> None:
+        """A page-table entry whose A or D is set, on behalf of a walk."""
+        if self._reservation == gpa >> _LINE_BITS:
+            self._reservation = None
+        self._memory.write(gpa, 8, entry)
+
     def _translate(self, gva: int, access: Access) -> int:
         if self._context is not None:
-            return walk(self.read_entry, gva, access, self._context)
+            return walk(self.read_entry, gva, access, self._context, self.write_entry)
         if gva >> PHYSICAL_BITS:
             raise Trap(ACCESS_FAULT[access], gva)
         return gva

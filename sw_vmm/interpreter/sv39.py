@@ -43,6 +43,8 @@ class Context(NamedTuple):
     privilege: int
     sum: bool
     mxr: bool
+    #: Walks set A and D (menvcfg.ADUE); else it is a page fault that they are clear.
+    update: bool = False
 
 
 def is_canonical(gva: int) -> bool:
@@ -52,12 +54,17 @@ def is_canonical(gva: int) -> bool:
 
 
 def walk(
-    read_entry: Callable[[int], int | None], gva: int, access: Access, context: Context
+    read_entry: Callable[[int], int | None],
+    gva: int,
+    access: Access,
+    context: Context,
+    write_entry: Callable[[int, int], None] | None = None,
 ) -> int:
     """The gpa that ``gva`` translates to (Privileged Architecture, "Virtual Address Translation").
 
     ``read_entry`` gives the eight bytes at a gpa, or None where there is no RAM. Raises Trap with
-    the page fault or access fault of the access. A and D bits are never written (Svade).
+    the page fault or access fault of the access. ``write_entry`` takes the address and the new value
+    of an entry whose A or D is set; it is needed only where the context has updates.
     """
     fault = Trap(PAGE_FAULT[access], gva)
     if not is_canonical(gva):
@@ -65,7 +72,8 @@ def walk(
     table = _ROOT.extract(context.satp) << PAGE_BITS
     for level in reversed(range(LEVELS)):
         shift = PAGE_BITS + VPN_BITS * level
-        entry = read_entry(table + 8 * (gva >> shift & _INDEX))
+        place = table + 8 * (gva >> shift & _INDEX)
+        entry = read_entry(place)
         if entry is None:
             raise Trap(ACCESS_FAULT[access], gva)
         if not entry & _V or entry & (_R | _W) == _W or entry & PTE_RESERVED:
@@ -86,9 +94,12 @@ def walk(
         raise fault
     readable = entry & _R or (context.mxr and entry & _X)
     allowed = readable if access is Access.READ else entry & _NEEDS[access]
-    if not allowed or not entry & _A or (access is Access.WRITE and not entry & _D):
-        raise fault
+    marks = _A | _D if access is Access.WRITE else _A
     offset = (1 << shift) - 1
-    if frame & offset:
+    if not allowed or frame & offset:
         raise fault
+    if entry & marks != marks:
+        if not context.update:
+            raise fault
+        write_entry(place, entry | marks)
     return frame | gva & offset

@@ -101,7 +101,7 @@ def test_hart_is_described_in_all_forms(nodes):
         name for name in listed if len(name) == 1
     )
     assert extensions == [name for name in listed if len(name) > 1]
-    always = {"i", "m", "a", "c", "zicsr", "zifencei", "zicntr", "sstc"}
+    always = {"i", "m", "a", "c", "zicsr", "zifencei", "zicntr", "sstc", "svade", "svadu"}
     assert always | {"zba", "zbb", "zbs"} == set(listed)
     assert strings(cpu["mmu-type"]) == ["riscv,sv39"]
     small = parse(device_tree(SocConfig(bit_manipulation=False), ram_size=64 << 20))["/cpus/cpu@0"]

@@ -113,7 +113,7 @@ def test_every_csr_number_is_legal_where_the_manual_says(privilege, writes):
         ("mtval", ALL),
         ("satp", 0),
         ("stimecmp", ALL),
-        ("menvcfg", INTERRUPT | 1),
+        ("menvcfg", INTERRUPT | 1 << 61 | 1),
         ("mcounteren", 0xFFFF_FFFF),
         ("mcountinhibit", 0x7FD),
         ("pmpaddr0", 0),

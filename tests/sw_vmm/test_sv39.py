@@ -17,7 +17,7 @@ OUTSIDE = 0x12345
 
 
 def manual(memory, gva, access, context):
-    """Section "Virtual Address Translation Process": the gpa, or (cause,)."""
+    """Section "Virtual Address Translation Process": the gpa, or (cause,); marks the entry."""
     fault, bus = (PAGE_FAULTS[access],), (ACCESS_FAULTS[access],)
     if not -(1 << 38) <= (gva - (1 << 64) if gva >> 63 else gva) < 1 << 38:
         return fault
@@ -26,7 +26,8 @@ def manual(memory, gva, access, context):
     while True:
         if a // 4096 == OUTSIDE:
             return bus
-        pte = memory.get(a + vpn[i] * 8, 0)
+        place = a + vpn[i] * 8
+        pte = memory.get(place, 0)
         v, r, w, x, u, _, accessed, dirty = (pte >> bit & 1 for bit in range(8))
         if not v or (w and not r) or pte >> 54:
             return fault
@@ -45,8 +46,12 @@ def manual(memory, gva, access, context):
         return fault
     if (access == WRITE and not w) or (access == FETCH and not x):
         return fault
-    if ppn % (1 << 9 * i) or not accessed or (access == WRITE and not dirty):
+    if ppn % (1 << 9 * i):
         return fault
+    if not accessed or (access == WRITE and not dirty):
+        if not context.update:
+            return fault
+        memory[place] = pte | 1 << 6 | (access == WRITE) << 7
     return (ppn >> 9 * i << 9 * i) * 4096 + gva % (1 << 12 + 9 * i)
 
 
@@ -86,20 +91,20 @@ def test_walk_follows_the_manual(data):
         gva |= (1 << 64) - (1 << 39)
     gva ^= spoil
     privilege = data.draw(st.sampled_from([U, S]))
-    context = Context(
-        8 << 60 | FRAMES[0], privilege, data.draw(st.booleans()), data.draw(st.booleans())
-    )
+    context = Context(8 << 60 | FRAMES[0], privilege, *(data.draw(st.booleans()) for _ in range(3)))
+    written = dict(memory)
 
     def read_entry(gpa):
         return None if gpa // 4096 == OUTSIDE else memory.get(gpa, 0)
 
-    expected = manual(memory, gva, access, context)
+    expected = manual(written, gva, access, context)
     try:
-        result = walk(read_entry, gva, access, context)
+        result = walk(read_entry, gva, access, context, memory.__setitem__)
     except Trap as trap:
         assert trap.tval == gva
         result = (int(trap.cause),)
     assert result == expected
+    assert memory == written
 
 
 def test_canonical_addresses_repeat_bit_38():
