@@ -16,7 +16,6 @@ from rtl.arch.paging import SATP, SatpMode
 from rtl.arch.traps import (
     INTERRUPT_BIT,
     INTERRUPT_PRIORITY,
-    Exception_,
     Privilege,
     World,
 )
@@ -29,13 +28,12 @@ __all__ = ["Claim", "Hart", "InterruptRefused", "Platform"]
 
 _WORD = (1 << 64) - 1
 _MACHINE, _SUPERVISOR, _USER = Privilege.MACHINE, Privilege.SUPERVISOR, Privilege.USER
-_FETCH_FAULTS = (Exception_.INSTRUCTION_ACCESS_FAULT, Exception_.INSTRUCTION_PAGE_FAULT)
 _STIMECMP, _SATP = CSRS["stimecmp"].number, CSRS["satp"].number
 #: cycle, time, instret and hpmcounter3 to 31: each enabled by its bit of mcounteren and scounteren.
 _COUNTERS = range(CSRS["cycle"].number, CSRS["cycle"].number + 32)
 _TIME_ENABLE = COUNTEREN["tm"].mask
 _STCE = MENVCFG["stce"].mask
-_UPDATE = MENVCFG.mask("adue") if any(field.name == "adue" for field in MENVCFG.fields) else 0
+_UPDATE = MENVCFG["adue"].mask
 #: CSRs whose writes change translation, and those that change which interrupt is due.
 _TRANSLATING = {CSRS[name].number for name in ("mstatus", "sstatus", "satp", "menvcfg")}
 _INTERRUPTING = {
@@ -136,20 +134,7 @@ class Hart:
         self.executed = None
         self.trapped = None
         try:
-            try:
-                bits = self.memory.fetch(pc)
-                if claim is not None and bits != claim.bits:
-                    bits = self._claimed_fetch(bits, claim)
-            except Trap as trap:
-                if claim is None or (trap.cause, trap.value) == (claim.cause, claim.value):
-                    raise
-                if claim.cause in _FETCH_FAULTS:
-                    if self.memory.may_fault(pc, claim.cause, claim.value):
-                        raise Trap(claim.cause, claim.value) from None
-                    raise
-                if not self.memory.may_fetch(pc, claim.bits):
-                    raise
-                bits = claim.bits
+            bits = self.memory.fetch(pc, claim)
             self.executed = instruction = decoded(bits, self._bit_manipulation)
             self.next = pc + instruction.length & _WORD
             instruction.execute(self, instruction)
@@ -158,15 +143,6 @@ class Hart:
         except Trap as trap:
             self.trapped = trap.cause, trap.value
             self.enter_trap(trap.cause, trap.value, interrupt=False)
-
-    def _claimed_fetch(self, bits, claim):
-        """Memory says ``bits``, the implementation otherwise: caches may be behind."""
-        if claim.cause in _FETCH_FAULTS:
-            if self.memory.may_fault(self.pc, claim.cause, claim.value):
-                raise Trap(claim.cause, claim.value)
-        elif self.memory.may_fetch(self.pc, claim.bits):
-            return claim.bits
-        return bits
 
     def csr_accessible(self, number: int, writes: bool) -> bool:
         """Whether the instruction is legal."""
@@ -195,7 +171,7 @@ class Hart:
         self.csr.write(number, value, retires=retires)
         paged = SATP["mode"].extract(before) == SatpMode.SV39
         if number == _SATP and paged and before != self.csr.values["satp"]:
-            self.memory.history.leave_root(
+            self.memory.tables.history.leave_root(
                 SATP["ppn"].extract(before), SATP["asid"].extract(before)
             )
         if number in _TRANSLATING:

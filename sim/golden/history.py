@@ -7,14 +7,14 @@ table entries as they were at any time since the last SFENCE.VMA that names them
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rtl.arch.paging import PAGE_BITS, VPN_BITS
-from sim.golden.translation import Entry
+from rtl.arch.paging import PAGE_BITS, PTE, VPN_BITS
 
 __all__ = ["History"]
 
 #: Values kept per word of memory, and words kept.
 _DEPTH = 64
 _WORDS = 1 << 18
+_LEAF, _GLOBAL = PTE.mask("r", "x"), PTE["g"].mask
 
 
 class _Fence(NamedTuple):
@@ -26,11 +26,14 @@ class _Fence(NamedTuple):
 class History:
     """Earlier values of 64-bit words, earlier roots, and the fences that rule them out.
 
-    Time is counted in events noted here.
+    Members
+    -------
+    now : int
+        The time, counted in events noted here.
     """
 
     def __init__(self):
-        self._time = 0
+        self.now = 0
         self._words: dict[int, list[tuple[int, int]]] = {}
         self._fence_i = 0
         self._base = 0  # the last fence of everything
@@ -39,35 +42,35 @@ class History:
 
     def store(self, address: int, old: int) -> None:
         """The word at ``address`` is about to change from ``old``."""
-        self._time += 1
+        self.now += 1
         values = self._words.get(address)
         if values is None:
             if len(self._words) >= _WORDS:
                 for stale in list(self._words)[: _WORDS // 2]:
                     del self._words[stale]
-            self._words[address] = [(self._time, old)]
+            self._words[address] = [(self.now, old)]
         else:
-            values.append((self._time, old))
+            values.append((self.now, old))
             if len(values) > _DEPTH:
                 del values[0]
 
     def leave_root(self, root: int, asid: int) -> None:
         """satp no longer names ``root`` for ``asid``."""
-        self._time += 1
-        self._roots.append((self._time, root, asid))
+        self.now += 1
+        self._roots.append((self.now, root, asid))
 
     def fence_i(self) -> None:
-        self._time += 1
-        self._fence_i = self._time
+        self.now += 1
+        self._fence_i = self.now
 
     def sfence_vma(self, gva: int | None, asid: int | None) -> None:
-        self._time += 1
+        self.now += 1
         if gva is None and asid is None:
-            self._base = self._time
+            self._base = self.now
             self._fences.clear()
             self._roots.clear()
         else:
-            self._fences.append(_Fence(self._time, gva, asid))
+            self._fences.append(_Fence(self.now, gva, asid))
 
     def code(self, address: int) -> Iterator[int]:
         """Earlier values of the word at ``address`` that may still be fetched."""
@@ -75,33 +78,51 @@ class History:
             if time > self._fence_i:
                 yield value
 
-    def entries(self, address: int, level: int, gva: int, asid: int) -> Iterator[int]:
-        """Earlier values of a table entry that a translation of ``gva`` may still use."""
+    def changed(self, address: int) -> int:
+        """When the word at ``address`` took the value it has."""
+        values = self._words.get(address)
+        return values[-1][0] if values else 0
+
+    def entries(
+        self, address: int, level: int, gva: int, asid: int, below_global: bool
+    ) -> Iterator[int]:
+        """Earlier values of a table entry that a translation of ``gva`` may still use.
+
+        ``below_global``: a pointer on the way there has G set.
+        """
         for time, value in self._words.get(address, ()):
-            if time > self._fenced(Entry(value, level), gva, asid):
+            global_ = below_global or bool(value & _GLOBAL)
+            if time > self._fenced(value, level, gva, asid, global_):
+                yield value
+
+    def pointers(self, address: int, fenced: int) -> Iterator[int]:
+        """Earlier values of a table entry, but those replaced up to the time ``fenced``."""
+        for time, value in self._words.get(address, ()):
+            if time > fenced:
                 yield value
 
     def roots(self, asid: int) -> Iterator[tuple[int, bool]]:
         """Earlier roots a translation may stem from, and whether only by a global leaf."""
         for time, root, of in self._roots:
             # Fences that name an ASID leave global entries alone; those that do not, no root.
-            yield root, of != asid or time <= self._fenced_pointers(of)
+            yield root, of != asid or time <= self.fenced_pointers(of, False)
 
-    def _fenced(self, entry, gva, asid):
+    def _fenced(self, value, level, gva, asid, global_):
         """When the last fence ruled such an entry out."""
-        if not entry.leaf:
-            return self._fenced_pointers(asid)
-        shift = PAGE_BITS + VPN_BITS * entry.level
+        if not value & _LEAF:
+            return self.fenced_pointers(asid, global_)
+        shift = PAGE_BITS + VPN_BITS * level
         for fence in reversed(self._fences):
             if fence.gva is not None and fence.gva >> shift != gva >> shift:
                 continue
-            if fence.asid is None or (fence.asid == asid and not entry.global_):
+            if fence.asid is None or (fence.asid == asid and not global_):
                 return fence.time
         return self._base
 
-    def _fenced_pointers(self, asid):
+    def fenced_pointers(self, asid: int, global_: bool) -> int:
+        """When the last fence ruled pointers out, global ones or those of one ASID."""
         # A fence with an address orders reads of leaves alone.
         for fence in reversed(self._fences):
-            if fence.gva is None and fence.asid in (None, asid):
+            if fence.gva is None and (fence.asid is None or (fence.asid == asid and not global_)):
                 return fence.time
         return self._base

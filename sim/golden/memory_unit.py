@@ -1,13 +1,10 @@
 """Fetches, loads, stores and atomics: translation, physical memory, reservation."""
 
-from collections.abc import Iterator
-from itertools import chain
-
 from rtl.arch.memory_map import BUS_ADDRESS_BITS, MEMORY_MAP, region_of
 from rtl.arch.paging import PAGE_BITS, Access
 from rtl.arch.traps import Exception_
-from sim.golden.history import History
-from sim.golden.translation import Context, Fault, Outcome, canonical, outcomes
+from sim.golden.page_tables import PageTables
+from sim.golden.translation import Context, Fault, canonical
 
 __all__ = ["MemoryUnit", "Trap", "Unknowable"]
 
@@ -29,8 +26,7 @@ _FAULTS = {
     (Fault.ACCESS, Access.WRITE): Exception_.STORE_ACCESS_FAULT,
     (Fault.ACCESS, Access.FETCH): Exception_.INSTRUCTION_ACCESS_FAULT,
 }
-#: What stores must know about a page: code or tables were read there; earlier values are kept.
-_TABLE, _KEPT = 1, 2
+_FETCH_FAULTS = (Exception_.INSTRUCTION_ACCESS_FAULT, Exception_.INSTRUCTION_PAGE_FAULT)
 
 
 class Trap(Exception):
@@ -64,12 +60,19 @@ class MemoryUnit:
         translation that is older than the tables, but not yet fenced, leads there.
     claimed_fault : tuple of (cause, value) or None
         The fault an implementation says a load, store or atomic met: believed likewise.
+    claimed_value : int or None
+        What an implementation says a load or atomic read: believed about A and D, where hardware may
+        have set them unseen.
+    claimed_store : bool
+        Whether an implementation says a store-conditional stored: believed where hardware may
+        have ended the reservation, by setting A or D in its line.
     physical : int
         Where the last load, store or atomic went.
     stored : bool
         Whether the last store-conditional did.
     reserved : int or None
         Line of the reservation.
+    tables : PageTables
     """
 
     def __init__(self, ram_size: int, platform):
@@ -78,30 +81,30 @@ class MemoryUnit:
         self.rom = bytearray(_ROM.size)
         self.claimed: int | None = None
         self.claimed_fault: tuple[int, int] | None = None
+        self.claimed_value: int | None = None
+        self.claimed_store = True
         self.physical = 0
         self.stored = False
         self.reserved: int | None = None
-        self.history = History()
+        self._doubtful = False  # whether hardware may have ended it
         self._fitted = ram_size >> _LINE_BITS << _LINE_BITS
-        self._watched = bytearray(-(-ram_size // _PAGE))
-        self._tables: set[int] = set()  # pages with table entries that views were made from
+        self._tabled = bytearray(-(-ram_size // _PAGE))  # by page: entries were read there
+        self._read: set[int] = set()  # pages with table entries that views were made from
+        self.tables = PageTables(self.ram, self._fitted, self._use)
+        self.tables.updated = self._updated
         # Pages translated since the tables last changed, as offsets into RAM.
         self._views: dict[object, dict[int, int]] = {}
         self._fetch_context = self._data_context = None
-        self._paging = False
         bare = Context(False, 3, 0, 0, False, False, False)
         self.switch(bare, bare)
 
     def switch(self, fetch: Context, data: Context) -> None:
         """From now on fetches, and loads and stores, are translated under these contexts."""
         self._fetch_context, self._data_context = fetch, data
+        self.tables.switch(fetch)
         self._readable = self._view(Access.READ, data)
         self._writable = self._view(Access.WRITE, data)
         self._executable = self._view(Access.FETCH, fetch)
-        if (fetch.paged or data.paged) and not self._paging:
-            self._paging = True
-            for page in range(len(self._watched)):
-                self._watched[page] |= _KEPT
 
     def _view(self, access, context):
         key = (access, context if context.paged else None)
@@ -111,43 +114,82 @@ class MemoryUnit:
         # In place: the hart's present views are among them.
         for view in self._views.values():
             view.clear()
-        for page in self._tables:
-            self._watched[page] &= ~_TABLE
-        self._tables.clear()
+        for page in self._read:
+            self._tabled[page] = 0
+        self._read.clear()
+        self.tables.changed()
+
+    def _use(self, page):
+        self._tabled[page] = 1
+        self._read.add(page)
 
     # Fences.
 
     def fence_i(self) -> None:
-        self.history.fence_i()
+        self.tables.history.fence_i()
 
     def sfence_vma(self, gva: int | None, asid: int | None) -> None:
-        self.history.sfence_vma(gva, asid)
+        self.tables.sfence_vma(gva, asid)
 
     # Fetching.
 
-    def fetch(self, pc: int) -> int:
-        """The instruction at ``pc``; a compressed one in bits 15:0. Raises Trap."""
+    def fetch(self, pc: int, claim=None) -> int:
+        """The instruction at ``pc``; a compressed one in bits 15:0. Raises Trap.
+
+        What ``claim`` says was fetched, or which fault was met, is believed where caches may still
+        show it.
+        """
         base = self._executable.get(pc >> PAGE_BITS)
         offset = pc & _OFFSET
         if base is not None and offset <= _PAGE - 4:
             place = base + offset
             bits = int.from_bytes(self.ram[place : place + 4], "little")
-            return bits if bits & 3 == 3 else bits & 0xFFFF
-        bits = self._fetch_half(pc)
+            bits = bits if bits & 3 == 3 else bits & 0xFFFF
+            if claim is None or bits == claim.bits:
+                return bits
+        fault = claimed = None
+        if claim is not None:
+            if claim.cause in _FETCH_FAULTS:
+                fault = claim.cause, claim.value
+            else:
+                claimed = claim.bits
+        bits = self._fetch_half(pc, None if claimed is None else claimed & 0xFFFF, fault)
         if bits & 3 == 3:
-            bits |= self._fetch_half(pc + 2 & _WORD) << 16
+            half = None if claimed is None else claimed >> 16
+            bits |= self._fetch_half(pc + 2 & _WORD, half, fault) << 16
         return bits
 
-    def _fetch_half(self, pc):
-        physical = self._translate(pc, Access.FETCH, self._fetch_context)
+    def _fetch_half(self, pc, claimed, fault):
+        def accept(outcome):
+            refusal = outcome.fault
+            if refusal is None and self._code_half(outcome.physical) is None:
+                refusal = Fault.ACCESS
+            if fault is not None and fault[1] == pc:
+                return _FAULTS.get((refusal, Access.FETCH)) == fault[0]
+            if refusal is not None:
+                return False
+            return claimed is None or claimed in self._code_halves(outcome.physical)
+
+        claims = claimed is not None or fault is not None
+        physical = self._translate(
+            pc, Access.FETCH, self._fetch_context, accept if claims else None
+        )
         half = self._code_half(physical)
         if half is None:
             raise Trap(Exception_.INSTRUCTION_ACCESS_FAULT, pc)
         place = physical - _BASE
         if place >= 0:
             self._remember(Access.FETCH, pc, place)
-            self._watched[place >> PAGE_BITS] |= _KEPT
-        return half
+        return claimed if claims and claimed in self._code_halves(physical) else half
+
+    def _code_halves(self, physical):
+        """What two bytes of code are, and what an instruction cache may show instead."""
+        half = self._code_half(physical)
+        if half is not None:
+            yield half
+            shift = 8 * (physical & 6)
+            for word in self.tables.history.code(physical & ~7):
+                yield word >> shift & 0xFFFF
 
     def _code_half(self, physical):
         """Two bytes of code as they stand in memory; None where none can be fetched."""
@@ -159,36 +201,6 @@ class MemoryUnit:
             return int.from_bytes(self.rom[place : place + 2], "little")
         return None
 
-    def may_fetch(self, pc: int, bits: int) -> bool:
-        """Whether caches may still show ``bits`` at ``pc``, though tables and memory say otherwise."""
-        if not self._may_fetch_half(pc, bits & 0xFFFF):
-            return False
-        return bits & 3 != 3 or self._may_fetch_half(pc + 2 & _WORD, bits >> 16)
-
-    def _may_fetch_half(self, pc, half):
-        for outcome in self._possible(pc, Access.FETCH, self._fetch_context):
-            if outcome.fault:
-                continue
-            if self._code_half(outcome.physical) == half:
-                return True
-            shift = 8 * (outcome.physical & 6)
-            for word in self.history.code(outcome.physical & ~7):
-                if word >> shift & 0xFFFF == half:
-                    return True
-        return False
-
-    def may_fault(self, pc: int, cause: int, value: int) -> bool:
-        """Whether a fetch at ``pc`` may still meet that fault, though the tables are mended."""
-        if value not in (pc, pc + 2 & _WORD):
-            return False
-        for outcome in self._possible(value, Access.FETCH, self._fetch_context):
-            refusal = outcome.fault
-            if refusal is None and self._code_half(outcome.physical) is None:
-                refusal = Fault.ACCESS
-            if _FAULTS.get((refusal, Access.FETCH)) == cause:
-                return True
-        return False
-
     # Loads and stores.
 
     def load(self, gva: int, size: int) -> int:
@@ -198,8 +210,10 @@ class MemoryUnit:
             offset = gva & _OFFSET
             place = base + offset
             if place + _BASE == self.claimed and offset <= _PAGE - size:
-                self.physical = self.claimed
-                return int.from_bytes(self.ram[place : place + size], "little")
+                value = int.from_bytes(self.ram[place : place + size], "little")
+                if not self._in_doubt(value, size):
+                    self.physical = self.claimed
+                    return value
         return self._load(gva, size)
 
     def store(self, gva: int, size: int, value: int) -> None:
@@ -209,10 +223,10 @@ class MemoryUnit:
             offset = gva & _OFFSET
             place = base + offset
             if place + _BASE == self.claimed and offset <= _PAGE - size:
-                if self._watched[place >> PAGE_BITS]:
-                    self._keep(place, size)
+                data = value.to_bytes(size, "little")
+                self._keep(place, data)
                 self.physical = self.claimed
-                self.ram[place : place + size] = value.to_bytes(size, "little")
+                self.ram[place : place + size] = data
                 return
         self._store(gva, size, value)
 
@@ -222,13 +236,36 @@ class MemoryUnit:
         first = self.physical
         if place is None:
             return self._device_read(gva, size)
-        data = self._read(place, low, gva, Access.READ)
+        data = self._bytes(place, low, gva, Access.READ)
+        second = 0
         if rest:
             high = gva + low & _WORD
-            place = self._second_place(gva, high, Access.READ, size, first)
-            data += self._read(place, rest, high, Access.READ)
+            second = self._second_place(gva, high, Access.READ, size, first)
+            data += self._bytes(second, rest, high, Access.READ)
             self.physical = first
-        return int.from_bytes(data, "little")
+        value = int.from_bytes(data, "little")
+        if self._in_doubt(value, size):
+            value = self._observed(((place, low), (second, rest)), value)
+        return value
+
+    def _in_doubt(self, value, size):
+        """Whether what was read may be otherwise in A and D, or tells more than was known."""
+        claimed = self.claimed_value
+        if claimed is None:
+            return False
+        return bool(self.tables.unsure) or bool((value ^ claimed) & (1 << 8 * size) - 1)
+
+    def _observed(self, parts, value):
+        """What was read from the places of ``parts``, A and D being as claimed if they may be."""
+        shift = 0
+        for place, size in parts:
+            if size:
+                mask = (1 << 8 * size) - 1
+                bits, inside = self.claimed_value >> shift & mask, 8 * (place & 7)
+                if self.tables.observe((place & ~7) + _BASE, mask << inside, bits << inside):
+                    value = value & ~(mask << shift) | bits << shift
+                shift += 8 * size
+        return value
 
     def _store(self, gva, size, value):
         low, rest = self._parts(gva, size)
@@ -254,7 +291,8 @@ class MemoryUnit:
 
     def _place(self, gva, access, claimed, size, must_be_ram=False):
         """Offset into RAM of an access, None for a device. Raises Trap."""
-        physical = self._translate(gva, access, self._data_context, claimed)
+        accept = self._accept(gva, access, claimed)
+        physical = self._translate(gva, access, self._data_context, accept)
         self.physical = physical
         if physical >> BUS_ADDRESS_BITS:
             raise self._fault(Fault.ACCESS, access, gva)
@@ -276,7 +314,7 @@ class MemoryUnit:
             # It retired: some translation let it, and nothing tells which.
             places = {
                 outcome.physical
-                for outcome in self._possible(high, access, context)
+                for outcome in self.tables.possible(high, access, context)
                 if not outcome.fault
             }
             if len(places) > 1:
@@ -285,7 +323,7 @@ class MemoryUnit:
                 return self._place(high, access, places.pop(), size, True)
         return self._place(high, access, None, size, must_be_ram=True)
 
-    def _read(self, place, size, gva, access):
+    def _bytes(self, place, size, gva, access):
         if place + size > self._fitted:
             raise self._fault(Fault.ACCESS, access, gva)
         return self.ram[place : place + size]
@@ -293,8 +331,7 @@ class MemoryUnit:
     def _write(self, place, data, gva):
         if place + len(data) > self._fitted:
             raise self._fault(Fault.ACCESS, Access.WRITE, gva)
-        if self._watched[place >> PAGE_BITS]:
-            self._keep(place, len(data))
+        self._keep(place, data)
         self.ram[place : place + len(data)] = data
 
     def _device_read(self, gva, size):
@@ -323,24 +360,51 @@ class MemoryUnit:
 
     def load_reserved(self, gva: int, size: int) -> int:
         place = self._atomic_place(gva, size, Access.READ, Exception_.LOAD_ADDRESS_MISALIGNED)
-        data = self._read(place, size, gva, Access.READ)
+        value = int.from_bytes(self._bytes(place, size, gva, Access.READ), "little")
+        if self._in_doubt(value, size):
+            value = self._observed(((place, size),), value)
         self.reserved = self.physical >> _LINE_BITS
-        return int.from_bytes(data, "little")
+        self._doubtful = False
+        return value
 
     def store_conditional(self, gva: int, size: int, value: int) -> bool:
         """Whether it stored: when the reservation covers the address, and never otherwise."""
         place = self._atomic_place(gva, size, Access.WRITE, Exception_.STORE_ADDRESS_MISALIGNED)
         held = self.reserved == self.physical >> _LINE_BITS
+        if held and not self.claimed_store:
+            held = not (self._doubtful or self._line_in_doubt())
         if held:
             self._write(place, value.to_bytes(size, "little"), gva)
         self.reserved = None
         self.stored = held
         return held
 
+    def _line_in_doubt(self):
+        line = self.reserved << _LINE_BITS
+        return any(
+            len(self.tables.values(line + offset)) > 1 for offset in range(0, 1 << _LINE_BITS, 8)
+        )
+
+    def _updated(self, address, certain):
+        """Hardware has set bits in a leaf, or may have."""
+        if address >> _LINE_BITS == self.reserved:
+            if certain:
+                self.reserved = None
+            self._doubtful = True
+
     def modify(self, gva: int, size: int, compute) -> int:
         """Store ``compute`` of the value loaded; the value loaded."""
         place = self._atomic_place(gva, size, Access.WRITE, Exception_.STORE_ADDRESS_MISALIGNED)
-        old = int.from_bytes(self._read(place, size, gva, Access.WRITE), "little")
+        old = int.from_bytes(self._bytes(place, size, gva, Access.WRITE), "little")
+        if self._in_doubt(old, size):
+            old = self._observed(((place, size),), old)
+        elif (
+            self.claimed is not None
+            and self.claimed_value is None
+            and len(self.tables.values((place & ~7) + _BASE)) > 1
+            and not place & 7
+        ):
+            raise Unknowable(f"the entry at {gva:#x} may have had several values")
         self._write(place, compute(old).to_bytes(size, "little"), gva)
         return old
 
@@ -363,44 +427,53 @@ class MemoryUnit:
         for first in range(place - place % _PAGE, place + len(data), _PAGE):
             start = max(first, place)
             end = min(first + _PAGE, place + len(data))
-            if start < end and self._watched[first >> PAGE_BITS]:
-                self._keep(start, end - start)
+            if start < end:
+                self._keep(start, data[start - place : end - place])
         self.ram[place : place + len(data)] = data
         if self.reserved is not None and data:
             first, last = hpa >> _LINE_BITS, hpa + len(data) - 1 >> _LINE_BITS
             if first <= self.reserved <= last:
                 self.reserved = None
 
-    def _keep(self, place, size):
+    def _keep(self, place, data):
         """Note what is about to be overwritten."""
-        page = place >> PAGE_BITS
-        for word in range(place & ~7, place + size, 8):
-            old = int.from_bytes(self.ram[word : word + 8], "little")
-            self.history.store(word + _BASE, old)
-        if self._watched[page] & _TABLE:
+        self.tables.store(place, data)
+        if self._tabled[place >> PAGE_BITS]:
             self._forget_views()
 
     # Translation.
 
-    def _translate(self, gva, access, context, claimed=None):
+    def _translate(self, gva, access, context, accept=None):
         if not context.paged:
             if gva >> _BARE_BITS:
                 raise self._fault(Fault.ACCESS, access, gva)
             return gva
         if not canonical(gva):
             raise self._fault(Fault.PAGE, access, gva)
-        outcome = next(outcomes(gva, access, context, self._present))
-        if self.claimed_fault is not None and access != Access.FETCH:
-            outcome = self._claimed_outcome(outcome, gva, access, context)
-        if claimed is not None and outcome.physical != claimed:
-            for other in self._earlier(gva, access, context):
-                if other.physical == claimed:
-                    return claimed
+        outcome = self.tables.translate(gva, access, context, accept)
         if outcome.fault:
             raise self._fault(outcome.fault, access, gva)
-        if outcome.entry >= 0:
-            self._write(outcome.entry - _BASE, outcome.value.to_bytes(8, "little"), gva)
         return outcome.physical
+
+    def _accept(self, gva, access, claimed):
+        """Which outcomes of a load's or store's translation agree with the claims."""
+        if claimed is not None:
+            return lambda outcome: outcome.fault is None and outcome.physical == claimed
+        if self.claimed_fault is None:
+            return None
+        cause, value = self.claimed_fault
+
+        def accept(outcome):
+            refusal, physical = outcome.fault, outcome.physical
+            if refusal is None and not self.tables.readable(physical):
+                refusal = Fault.ACCESS
+            if value == gva:
+                return _FAULTS.get((refusal, access)) == cause
+            # A fault at another address is met behind this part, which then was allowed; of a store
+            # nothing is written before both parts are translated, and the second part first.
+            return refusal is None or (access == Access.WRITE and physical in _RAM)
+
+        return accept
 
     def _remember(self, access, gva, place):
         """Keep a translation while it holds; stale ones are never kept: they are asked for again."""
@@ -409,55 +482,7 @@ class MemoryUnit:
         if view.get(gva >> PAGE_BITS) is not None or first + _PAGE > self._fitted:
             return
         if context.paged:
-            outcome = next(outcomes(gva, access, context, self._present))
-            if outcome.physical != place + _BASE or outcome.entry >= 0:
+            outcome = self.tables.present(gva, access, context)
+            if outcome.physical != place + _BASE or outcome.value != outcome.held:
                 return
         view[gva >> PAGE_BITS] = first
-
-    def _claimed_outcome(self, outcome, gva, access, context):
-        """An outcome, maybe an older one, that leads to the fault an implementation claims."""
-        cause, value = self.claimed_fault
-        for other in chain((outcome,), self._earlier(gva, access, context)):
-            refusal = self._refusal(other)
-            # A fault at another address is met behind this part, which then was allowed.
-            if (refusal is None) if value != gva else (_FAULTS.get((refusal, access)) == cause):
-                return other
-        return outcome
-
-    def _refusal(self, outcome):
-        """Why an outcome of a walk gives no access, or None."""
-        if outcome.fault:
-            return outcome.fault
-        return None if self._readable_entry(outcome.physical) else Fault.ACCESS
-
-    def _readable_entry(self, address):
-        return 0 <= address - _BASE < self._fitted
-
-    def _present(self, address, level):
-        if not self._readable_entry(address):
-            return None
-        place = address - _BASE
-        self._watched[place >> PAGE_BITS] |= _TABLE
-        self._tables.add(place >> PAGE_BITS)
-        return (int.from_bytes(self.ram[place : place + 8], "little"),)
-
-    def _possible(self, gva, access, context) -> Iterator[Outcome]:
-        """The outcome by the tables as they are, then those by what caches may still hold."""
-        if not context.paged:
-            yield Outcome(fault=Fault.ACCESS) if gva >> _BARE_BITS else Outcome(gva)
-        elif not canonical(gva):
-            yield Outcome(fault=Fault.PAGE)
-        else:
-            yield next(outcomes(gva, access, context, self._present))
-            yield from self._earlier(gva, access, context)
-
-    def _earlier(self, gva, access, context):
-        def entries(address, level):
-            present = self._present(address, level)
-            if present is None:
-                return None
-            return chain(present, self.history.entries(address, level, gva, context.asid))
-
-        yield from outcomes(gva, access, context, entries)
-        for root, only_global in self.history.roots(context.asid):
-            yield from outcomes(gva, access, context, entries, root, only_global)

@@ -15,7 +15,16 @@ from rtl.arch.paging import (
 )
 from rtl.arch.traps import Privilege
 
-__all__ = ["Context", "Entry", "Fault", "Outcome", "canonical", "outcomes"]
+__all__ = [
+    "Context",
+    "Entries",
+    "Fault",
+    "Outcome",
+    "canonical",
+    "outcomes",
+    "valid_leaf",
+    "valid_pointer",
+]
 
 # fmt: off
 _V, _R, _W, _X, _U, _G, _A, _D = (PTE[name].mask for name in ("v", "r", "w", "x", "u", "g", "a", "d"))
@@ -43,35 +52,30 @@ class Context(NamedTuple):
     update: bool
 
 
-class Entry(NamedTuple):
-    """A value that a walk may find: an entry's, at ``level`` of the walk."""
-
-    value: int
-    level: int
-
-    @property
-    def leaf(self) -> bool:
-        return bool(self.value & (_R | _X))
-
-    @property
-    def global_(self) -> bool:
-        return bool(self.value & _G)
-
-
 class Outcome(NamedTuple):
     """What a walk comes to: ``physical``, or a ``fault``.
 
-    Where hardware has to set bits in the leaf first, ``entry`` and ``value`` say where and to what.
+    Members
+    -------
+    entry : int
+        Where the leaf stands that decided, -1 without one.
+    held, value : int
+        That leaf, and what hardware makes of it: A and D may have to be set.
+    current : bool
+        The leaf was read now; else it comes from a cache, and hardware leaves memory alone.
     """
 
     physical: int = -1
     fault: Fault | None = None
     entry: int = -1
+    held: int = 0
     value: int = 0
+    current: bool = True
 
 
-#: From the address of an entry and its level: the values it may have, None when it cannot be read.
-Entries = Callable[[int, int], Iterable[int] | None]
+#: From the address of an entry, its level, and whether what is mapped there is global: the values a
+#: walk may find, each with whether memory holds it now; None when it cannot be read.
+Entries = Callable[[int, int, bool], Iterable[tuple[int, bool]] | None]
 
 _PAGE_FAULT, _ACCESS_FAULT = Outcome(fault=Fault.PAGE), Outcome(fault=Fault.ACCESS)
 
@@ -91,39 +95,56 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Every outcome of a walk for a canonical ``gva``: one if every entry has one value.
 
-    ``root`` replaces that of the context; with ``only_global`` only leaves that are global, or lie
-    below a global pointer, count.
+    G counts for all that lies below it. ``root`` replaces that of the context; with ``only_global`` only global leaves
+    count.
     """
     root = context.root if root is None else root
-    return _table(root, LEVELS - 1, not only_global, gva, access, context, entries)
+    return _table(root, LEVELS - 1, False, only_global, gva, access, context, entries)
 
 
-def _table(table, level, counts, gva, access, context, entries):
+def valid_leaf(pte: int, level: int) -> bool:
+    """Whether a walk takes the entry for a leaf, whatever that allows."""
+    return bool(_well_formed(pte) and pte & (_R | _X) and not _PPN.extract(pte) & _below(level))
+
+
+def valid_pointer(pte: int, level: int) -> bool:
+    """Whether a walk goes on with the table that the entry names."""
+    return bool(level and _well_formed(pte) and not pte & (_R | _X | _D | _A | _U))
+
+
+def _well_formed(pte):
+    # Step 3.
+    return pte & _V and not pte & PTE_RESERVED and (pte & _R or not pte & _W)
+
+
+def _below(level):
+    return (1 << VPN_BITS * level) - 1
+
+
+def _table(table, level, below_global, only_global, gva, access, context, entries):
     shift = PAGE_BITS + VPN_BITS * level
     place = (table << PAGE_BITS) + 8 * (gva >> shift & _INDEX)
-    values = entries(place, level)
+    values = entries(place, level, below_global)
     if values is None:
         yield _ACCESS_FAULT
         return
-    for pte in values:
-        # Steps 3 and 4: invalid, reserved, pointer or leaf.
-        if not pte & _V or pte & PTE_RESERVED or (pte & _W and not pte & _R):
+    for pte, current in values:
+        global_ = below_global or bool(pte & _G)
+        # Step 4: pointer or leaf.
+        if valid_pointer(pte, level):
+            yield from _table(
+                _PPN.extract(pte), level - 1, global_, only_global, gva, access, context, entries
+            )
+        elif not pte & (_R | _X) or not _well_formed(pte):
             yield _PAGE_FAULT
-        elif not pte & (_R | _X):
-            if level == 0 or pte & (_D | _A | _U):
-                yield _PAGE_FAULT
-            else:
-                below = counts or pte & _G
-                yield from _table(
-                    _PPN.extract(pte), level - 1, below, gva, access, context, entries
-                )
-        elif counts or pte & _G:
-            yield _leaf(pte, place, shift, gva, access, context)
+        elif global_ or not only_global:
+            outcome = _leaf(pte, current, place, level, gva, access, context)
+            # What a cache holds is not updated: memory is, where it still says the same.
+            if current or outcome.fault or outcome.value == pte:
+                yield outcome
 
 
-def _leaf(pte, place, shift, gva, access, context):
-    base = _PPN.extract(pte) << PAGE_BITS
-    inside = (1 << shift) - 1
+def _leaf(pte, current, place, level, gva, access, context):
     # Step 5: permission. S-mode uses user pages for data, with SUM, and never fetches from them.
     if pte & _U:
         allowed = context.privilege == Privilege.USER or (context.sum and access != Access.FETCH)
@@ -135,14 +156,10 @@ def _leaf(pte, place, shift, gva, access, context):
         allowed = allowed and pte & _W
     else:
         allowed = allowed and (pte & _R or (context.mxr and pte & _X))
-    # Step 6: superpages are aligned.
-    if not allowed or base & inside:
-        return _PAGE_FAULT
-    # Step 7: accessed and dirty.
-    needed = _A | (_D if access == Access.WRITE else 0)
-    physical = base | gva & inside
-    if pte & needed == needed:
-        return Outcome(physical)
-    if context.update:
-        return Outcome(physical, entry=place, value=pte | needed)
-    return _PAGE_FAULT
+    needed = pte | _A | (_D if access == Access.WRITE else 0)
+    # Steps 6 and 7: superpages are aligned; accessed and dirty.
+    if not allowed or not valid_leaf(pte, level) or (pte != needed and not context.update):
+        return Outcome(-1, Fault.PAGE, place, pte, pte, current)
+    inside = (1 << PAGE_BITS + VPN_BITS * level) - 1
+    physical = _PPN.extract(pte) << PAGE_BITS | gva & inside
+    return Outcome(physical, None, place, pte, needed, current)

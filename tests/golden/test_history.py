@@ -5,64 +5,31 @@ import pytest
 from rtl.arch.csrs import CSRS
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import PTE, SATP, SatpMode
-from rtl.arch.traps import Exception_, Privilege
+from rtl.arch.traps import Exception_
 from sim.cli.session import open_machine, run_guest
 from sim.elf import Image
 from sim.golden import Claim, Hart, Trap
 from sim.guests import Guest
 from sim.lockstep import LockstepMachine
 from sw_vmm.assembler import Assembler, encode
-
-RAM = MEMORY_MAP["ram"].base
-SIZE = 4 << 20
-ROOT, MIDDLE, LEAF, OTHER_ROOT, OTHER_LEAF = (RAM + 0x1000 * n for n in range(16, 21))
-OLD, NEW, NEVER = RAM + 0x3_0000, RAM + 0x3_1000, RAM + 0x3_2000
-GVA = 0x1234_5678
-ASID, OTHER_ASID = 5, 6
-FULL = {"v": 1, "r": 1, "w": 1, "x": 1, "a": 1, "d": 1}
-
-
-class Nothing:
-    def read(self, hpa, size):
-        return None
-
-    def write(self, hpa, size, value):
-        return False
-
-
-class Tables:
-    """A hart in S-mode, and its page tables; every write to them is a store of the hart's."""
-
-    def __init__(self, **flags):
-        self.hart = Hart(SIZE, Nothing())
-        self.memory = self.hart.memory
-        self.flags = FULL | flags
-        self.write(ROOT, 2, PTE.encode(v=1, ppn=MIDDLE >> 12))
-        self.write(MIDDLE, 1, PTE.encode(v=1, ppn=LEAF >> 12))
-        self.write(LEAF, 0, PTE.encode(ppn=OLD >> 12, **self.flags))
-        self.satp()
-        self.hart.privilege = Privilege.SUPERVISOR
-        self.hart.switched()
-        for page in (OLD, NEW, NEVER):
-            self.memory.write_physical(page + (GVA & 0xFFF) // 8 * 8, page.to_bytes(8, "little"))
-        assert self.read() == OLD
-
-    def satp(self, root=ROOT, asid=ASID):
-        value = SATP.encode(mode=SatpMode.SV39, asid=asid, ppn=root >> 12)
-        self.hart.write_csr(CSRS["satp"].number, value)
-
-    def write(self, table, level, pte):
-        index = GVA >> 12 + 9 * level & 511
-        self.memory.write_physical(table + 8 * index, pte.to_bytes(8, "little"))
-
-    def map(self, page, **flags):
-        self.write(LEAF, 0, PTE.encode(ppn=page >> 12, **(self.flags | flags)))
-
-    def read(self, claimed=None):
-        """What a load reads when an implementation says it went to that page."""
-        gva = GVA & ~7
-        self.memory.claimed = claimed and claimed + (gva & 0xFFF)
-        return self.memory.load(gva, 8)
+from tests.golden.tables import (
+    ASID,
+    FULL,
+    GVA,
+    LEAF,
+    MIDDLE,
+    NEVER,
+    NEW,
+    OLD,
+    OTHER_ASID,
+    OTHER_LEAF,
+    OTHER_ROOT,
+    RAM,
+    ROOT,
+    SIZE,
+    Nothing,
+    Tables,
+)
 
 
 def test_an_old_leaf_holds_until_the_fence():
@@ -96,6 +63,23 @@ def test_only_a_fence_that_names_it_ends_an_old_leaf(gva, asid, flags, ends):
     tables.map(NEW)
     tables.memory.sfence_vma(gva, asid)
     assert tables.read(OLD) == (NEW if ends else OLD)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_lies_below_a_global_pointer_is_global(held):
+    """A fence of one ASID leaves it alone, and another address space may use it."""
+    tables = Tables(pointer_flags={"g": int(held)})
+    tables.map(NEW)
+    tables.memory.sfence_vma(None, ASID)
+    assert tables.read(OLD) == (OLD if held else NEW)
+    tables.satp(OTHER_ROOT, OTHER_ASID)
+    tables.write(OTHER_ROOT, 2, PTE.encode(v=1, ppn=OTHER_LEAF >> 12))
+    tables.write(OTHER_LEAF, 1, PTE.encode(ppn=RAM >> 12, **FULL))
+    large = tables.read()
+    assert tables.read(OLD) == (OLD if held else large)
+    assert tables.read(NEW) == (NEW if held else large)
+    tables.memory.sfence_vma(None, None)
+    assert tables.read(OLD) == large
 
 
 def test_a_superpage_is_fenced_by_any_of_its_addresses():
