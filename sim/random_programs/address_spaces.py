@@ -89,7 +89,8 @@ class Tables:
             place = table + 8 * (gva >> _shift(depth) & _ENTRIES - 1)
             if place not in self._below:
                 self._below[place] = self._table()
-                self.words[place] = leaf(self._below[place], "v")
+                global_ = "g" if self._draw.random() < 0.06 else ""
+                self.words[place] = leaf(self._below[place], "v" + global_)
             table = self._below[place]
         place = table + 8 * (gva >> _shift(level) & _ENTRIES - 1)
         self.words[place] = pte

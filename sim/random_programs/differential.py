@@ -11,7 +11,7 @@ from sim.lockstep import Divergence, LockstepMachine
 from sim.random_programs.program import RandomProgram, Span
 from sw_vmm.machine import Event
 
-__all__ = ["Differential", "listing", "report", "shrink"]
+__all__ = ["Differential", "listing", "reduced", "report", "shrink"]
 
 _RAM, _ROM = MEMORY_MAP["ram"], MEMORY_MAP["rom"]
 #: Cycles after which a program that went astray is left alone.
@@ -125,7 +125,7 @@ def shrink(
     """A program with as much taken out as can be while ``diverges`` still says so.
 
     At most ``most`` programs are tried. Blocks go first, then items and what sets them up, then
-    entries of tables, then host writes.
+    entries of tables, data, and host writes.
     """
     tries = 0
     small = program
@@ -138,7 +138,7 @@ def shrink(
             return True
         return False
 
-    for kind in ("block", "item", "setup", "entry"):
+    for kind in ("block", "item", "setup", "entry", "data"):
         left = [
             span
             for span in program.spans
@@ -164,26 +164,40 @@ def _without_most(spans: Sequence[Span], goes: Callable[[Sequence[Span]], bool])
     _without_most(spans[middle:], goes)
 
 
-def report(differential: Differential, program: RandomProgram) -> str:
-    """What is wrong with a program that diverges: the divergence, and what it shrinks to."""
+def _divergence(differential, program):
+    try:
+        differential.run(program)
+    except Divergence as found:
+        return found
+    return None
 
-    def divergence(candidate):
-        try:
-            differential.run(candidate)
-        except Divergence as found:
-            return found
+
+def reduced(differential: Differential, program: RandomProgram) -> RandomProgram | None:
+    """What a program that diverges shrinks to, None if it does not diverge any more."""
+    first = _divergence(differential, program)
+    if first is None:
         return None
 
-    first = divergence(program)
-    if first is None:
+    def alike(candidate):
+        # Another divergence would be another story.
+        found = _divergence(differential, candidate)
+        return found is not None and found.reason.split()[:2] == first.reason.split()[:2]
+
+    return shrink(program, alike)
+
+
+def report(differential: Differential, program: RandomProgram, small: RandomProgram | None) -> str:
+    """What is wrong with a program that diverges and that has been ``reduced``."""
+    if small is None:
         return f"seed {program.seed} does not diverge any more"
-    small = shrink(program, lambda candidate: divergence(candidate) is not None)
+    found = _divergence(differential, small)
+    reason = None if found is None else found.reason
     return "\n".join(
         (
-            f"seed {program.seed}, profile {program.profile}: {first.reason}",
+            f"seed {program.seed}, profile {program.profile}: {reason}",
             "shrunk to:",
             listing(small),
-            str(divergence(small)),
+            str(found),
         )
     )
 

@@ -1,6 +1,8 @@
 """A random program: an image of RAM, made from a seed."""
 
-from dataclasses import dataclass
+import base64
+import zlib
+from dataclasses import dataclass, replace
 from random import Random
 
 from rtl.arch.csrs import (
@@ -46,6 +48,8 @@ _CLINT = MEMORY_MAP["clint"].base
 _VARIABLES, _SUPERVISOR, _PROLOGUES, _CODE, _DATA, _TABLES = 1, 2, 3, 8, 16, 32
 _CODE_PAGES, _DATA_PAGES, _TABLE_PAGES = 8, 8, 64
 _BLOCKS, _SPACES = 8, 2
+#: Bytes of data that shrinking takes out at once, at least.
+_DATA_SPAN = 512
 _TRAPS = 160
 #: Ticks a block may wait for, about.
 _PATIENCE = 200
@@ -58,7 +62,7 @@ _C_NOP = COMPRESSED["c.addi"].match
 class Span:
     """Bytes ``start`` to ``end`` of the image that shrinking may take out.
 
-    ``kind`` is ``block``, ``item``, ``setup`` (all code) or ``entry`` (of a table).
+    ``kind`` is ``block``, ``item``, ``setup`` (all code), ``entry`` (of a table) or ``data``.
     """
 
     start: int
@@ -93,16 +97,40 @@ class RandomProgram:
         """The same program with the spans replaced by instructions that do nothing, or zeros."""
         image = bytearray(self.image)
         for span in spans:
-            filler = bytes(2) if span.kind == "entry" else _C_NOP.to_bytes(2, "little")
+            filler = bytes(2) if span.kind in ("entry", "data") else _C_NOP.to_bytes(2, "little")
             image[span.start : span.end] = filler * ((span.end - span.start) // 2)
-        return RandomProgram(
-            self.seed,
-            self.profile,
-            bytes(image),
-            self.entry,
-            self.tohost,
-            self.spans,
-            self.host_writes,
+        return replace(self, image=bytes(image))
+
+    def as_json(self) -> dict:
+        """The program as it is, whatever becomes of the generator; without its spans."""
+        return {
+            "seed": self.seed,
+            "profile": self.profile,
+            "entry": self.entry,
+            "tohost": self.tohost,
+            "size": len(self.image),
+            "image": base64.b64encode(zlib.compress(self.image.rstrip(b"\0"), 9)).decode(),
+            "host_writes": [
+                [one.cycles, [[hpa, data.hex()] for hpa, data in one.writes]]
+                for one in self.host_writes
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict) -> "RandomProgram":
+        """What ``as_json`` gave."""
+        image = zlib.decompress(base64.b64decode(stored["image"]))
+        return cls(
+            stored["seed"],
+            stored["profile"],
+            image.ljust(stored["size"], b"\0"),
+            stored["entry"],
+            stored["tohost"],
+            (),
+            tuple(
+                HostWrites(cycles, tuple((hpa, bytes.fromhex(data)) for hpa, data in writes))
+                for cycles, writes in stored["host_writes"]
+            ),
         )
 
 
@@ -137,6 +165,8 @@ class _Generator:
         self._put(_SUPERVISOR * _PAGE, supervisor_code(_RAM + _SUPERVISOR * _PAGE))
         data = slice(_DATA * _PAGE, (_DATA + _DATA_PAGES) * _PAGE)
         self._image[data] = draw.randbytes(_DATA_PAGES * _PAGE)
+        for place in range(data.start, data.stop, _DATA_SPAN):
+            self._spans.append(Span(place, place + _DATA_SPAN, "data"))
         self._make_spaces()
         first = self._prologue
         count = draw.randrange(2, 2 * _BLOCKS)

@@ -1,6 +1,8 @@
 """The generator itself: what it draws, and that a wrong machine or a wrong model is noticed."""
 
 import collections
+import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from sim.library import LibraryMachine
 from sim.lockstep import Divergence
 from sim.random_programs import PROFILES, generate
 from sim.random_programs.differential import Differential, listing, shrink
-from sim.random_programs.program import RAM_SIZE
+from sim.random_programs.program import RAM_SIZE, RandomProgram
 from sim.verilated import RETIREMENT_BYTES
 
 RAM = MEMORY_MAP["ram"]
@@ -47,6 +49,14 @@ def test_spans_are_whole_pieces_of_the_image(seed, drawn):
     assert smaller.image[: span.start] == program.image[: span.start]
     assert smaller.image[span.end :] == program.image[span.end :]
     assert smaller.without([span]) == smaller
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 1 << 32), profile=st.sampled_from(["mixed", "bus-master"]))
+def test_programs_can_be_stored(seed, profile):
+    program = generate(seed, profile)
+    stored = json.loads(json.dumps(program.as_json()))
+    assert RandomProgram.from_json(stored) == replace(program, spans=())
 
 
 class Tap:

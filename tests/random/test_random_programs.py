@@ -9,8 +9,8 @@ from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.library import LibraryMachine
 from sim.lockstep import Divergence
 from sim.random_programs import generate
-from sim.random_programs.differential import Differential, report
-from sim.random_programs.program import RAM_SIZE
+from sim.random_programs.differential import Differential, reduced, report
+from sim.random_programs.program import RAM_SIZE, RandomProgram
 
 #: Programs of every run, and how many one test runs.
 COUNT, CHUNK = 500, 25
@@ -29,18 +29,19 @@ def small():
     return Differential(LibraryMachine(CONFIGURATIONS["small"], ram_size=RAM_SIZE))
 
 
-def check(differential, seed):
+def check(differential, program):
     try:
-        differential.run(generate(seed))
+        differential.run(program)
     except Divergence:
-        pytest.fail(report(differential, generate(seed)), pytrace=False)
+        small = reduced(differential, program)
+        pytest.fail(report(differential, program, small), pytrace=False)
 
 
 @pytest.mark.parametrize("first", range(0, COUNT, CHUNK))
 def test_programs(differential, first):
     unknowable = differential.unknowable
     for seed in range(first, first + CHUNK):
-        check(differential, seed)
+        check(differential, generate(seed))
     assert differential.unknowable - unknowable <= 1
 
 
@@ -48,11 +49,11 @@ def test_programs(differential, first):
 def test_programs_on_the_small_configuration(small, first):
     unknowable = small.unknowable
     for seed in range(first, first + CHUNK):
-        check(small, seed)
+        check(small, generate(seed))
     assert small.unknowable - unknowable <= 1
 
 
-@pytest.mark.parametrize("reason", REGRESSIONS)
-def test_regressions(differential, reason):
-    for seed in REGRESSIONS[reason]:
-        check(differential, seed)
+@pytest.mark.parametrize("stored", REGRESSIONS, ids=lambda stored: f"seed {stored['seed']}")
+def test_regressions(differential, stored):
+    """Programs that once diverged, for the ``reason`` given, as they were then and shrunk."""
+    check(differential, RandomProgram.from_json(stored))
