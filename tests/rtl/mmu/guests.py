@@ -17,11 +17,13 @@ def _is_leaf(word):
 class Guest:
     """Page tables in ``words`` (by hpa), grown by mapping pages; what is mapped already stays.
 
-    With ``ept_levels`` the tables lie at gpas, which the EPT maps by pages of those sizes.
+    With ``ept_levels`` the tables lie at gpas, which the EPT maps by pages of those sizes, in the
+    ``regions``: gpa bits 40:30.
     """
 
-    def __init__(self, schedule, *, ept_levels=(0, 0, 1, 2)):
+    def __init__(self, schedule, *, ept_levels=(0, 0, 1, 2), regions=(0, 3, 99, 2045)):
         self.words, self._schedule, self._levels = {}, schedule, ept_levels
+        self._regions = regions
         #: Where tables lie: hpa frames by gpa frames.
         self.tables = {}
         self.ept_root = _RAM + 4
@@ -49,7 +51,7 @@ class Guest:
         while True:
             size = choose(self._levels) if level is None else level
             # Each size has regions of its own, so that they never meet.
-            gpa_frame = choose([0, 3, 99, 2045]) + size << 18
+            gpa_frame = choose(self._regions) + size << 18
             for step in range(2):
                 index = choose([0, 1, 510, 511]) if step >= size else frame >> 9 * step & 511
                 gpa_frame |= index << 9 * step
