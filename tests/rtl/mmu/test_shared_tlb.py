@@ -100,8 +100,12 @@ def test_finds_what_was_refilled_and_not_invalidated(actions, seed, patient):
         for (kind, recipe), (after, _) in pairwise([*actions, ("end", None)]):
             what = like(model[-3:], recipe)
             if kind == "refill":
-                size = what["level"]
-                older = [e for e in model if e["level"] != size or not overlaps(e, what)]
+                pause = schedule.randrange(4) if after == "invalidate" else 3
+                size, older = what["level"], list(model)
+                if pause == 3:
+                    older = [e for e in model if e["level"] != size or not overlaps(e, what)]
+                # What an invalidation catches on its way in is lost, named or not, and then takes
+                # nobody's place.
                 model[:] = [*older, what]
                 refills.append(what)
                 others = [old for old in sure if not overlaps(old, what)]
@@ -109,10 +113,8 @@ def test_finds_what_was_refilled_and_not_invalidated(actions, seed, patient):
                 set_refill(ctx, dut, what)
                 swept = not ctx.get(dut.settled)
                 await tick(ctx, dut)
-                pause = schedule.randrange(4) if after == "invalidate" else 3
                 for _ in range(pause):
                     await ctx.tick()
-                # What an invalidation catches on its way in is lost, named or not.
                 if swept or pause < 3:
                     sure.clear()
             elif kind == "query":
