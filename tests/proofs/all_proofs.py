@@ -4,6 +4,7 @@ from tests.proofs import (
     aligner,
     arbiters,
     divider,
+    permissions,
     queues,
     register_blocks,
     register_decoder,
@@ -20,4 +21,5 @@ PROOFS = (
     *register_file.PROOFS,
     *aligner.PROOFS,
     *divider.PROOFS,
+    *permissions.PROOFS,
 )

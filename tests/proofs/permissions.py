@@ -15,22 +15,23 @@ __all__ = ["PROOFS", "page_faults"]
 _UNIT = "rtl.mmu.permissions"
 
 
-def page_faults(rights, access: Value, context) -> list[Value]:
-    """The reasons for a page fault that a leaf's bits give; with none of them it allows the access."""
+def page_faults(rights, access: Value, context) -> tuple[list[Value], list[Value]]:
+    """The reasons for a page fault that a leaf's bits give: those that nobody mends, and A and D.
+
+    With none of them it allows the access.
+    """
     read, write, fetch = (access == kind for kind in (Access.READ, Access.WRITE, Access.FETCH))
     user = context.privilege.as_value() == Privilege.USER
     return [
-        read & ~rights.r & ~(rights.x & context.mxr),
+        # rights.mxr is R or X, as far as MXR reaches.
+        read & ~rights.r & ~(rights.mxr & context.mxr),
         write & ~rights.w,
         fetch & ~rights.x,
-        user & ~rights.u,
+        context.paged & user & ~rights.u,
         # "SUM: permit Supervisor User Memory access"; never for fetches.
-        ~user & rights.u & fetch,
-        ~user & rights.u & ~context.sum,
-        # Svade: no bit is set by hardware.
-        ~rights.a,
-        write & ~rights.d,
-    ]
+        context.paged & ~user & rights.u & fetch,
+        context.paged & ~user & rights.u & ~context.sum,
+    ], [~rights.a, write & ~rights.d]
 
 
 def _leaf(p, unit_class):
@@ -38,8 +39,11 @@ def _leaf(p, unit_class):
     p.unit("permission", unit)
     access = unit.access.as_value()
     p.assume(access <= max(Access))
-    faults = page_faults(unit.rights, access, unit.context)
-    p.always(unit.allowed == ~Cat(faults).any(), "allowed exactly when nothing faults")
+    denied, unmarked = page_faults(unit.rights, access, unit.context)
+    p.always(unit.granted == ~Cat(denied).any(), "granted exactly when nothing but A or D faults")
+    p.always(
+        unit.allowed == ~Cat(denied, unmarked).any(), "allowed exactly when nothing faults (Svade)"
+    )
 
 
 def _entry(p, unit_class):
@@ -64,7 +68,7 @@ def _entry(p, unit_class):
         (kind == PteKind.POINTER.value) == (~step_3 & ~leaf & (level != 0) & ~reserved_in_pointers),
         "a pointer is valid, without bits of leaves, and not at the last level",
     )
-    p.always(kind <= 2, "an entry is of one kind")
+    p.always((kind == PteKind.INVALID.value) == ~v, "an entry that is not valid is nothing else")
 
 
 PROOFS = (
@@ -76,9 +80,14 @@ PROOFS = (
             Fault(
                 "S-mode fetches from user pages under SUM", "context.sum & ~fetch", "context.sum"
             ),
-            Fault("MXR without the page's X", "rights.x & context.mxr", "context.mxr"),
-            Fault("writes without D", "rights.w & rights.d", "rights.w"),
-            Fault("A is ignored", "rights.a & privileged", "privileged"),
+            Fault("MXR without the page's X", "rights.mxr & context.mxr", "context.mxr"),
+            Fault("writes without D", "rights.a & (~write | rights.d)", "rights.a"),
+            Fault("A is ignored", "granted & rights.a &", "granted &"),
+            Fault(
+                "A and D count as denied",
+                "granted.eq(privileged & granted)",
+                "granted.eq(privileged & granted & rights.a)",
+            ),
         ),
         depth=1,
         fault_depth=1,
