@@ -60,7 +60,7 @@ def test_an_invalid_entry_faults():
     async def bench(ctx):
         ctx.set(dut.pte.r, 1)
         await ctx.delay(1e-9)
-        assert ctx.get(dut.kind) == PteKind.FAULT
+        assert ctx.get(dut.kind) == PteKind.INVALID
     simulator = Simulator(dut)
     simulator.add_testbench(bench)
     simulator.run()
