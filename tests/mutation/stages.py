@@ -76,9 +76,9 @@ class _First:
         self.passed = 0
 
     def pytest_configure(self, config):
-        # What fails need not be made small, nor be remembered.
+        # The same examples in every run. What fails need not be made small, nor be remembered.
         phases = [Phase.explicit, Phase.generate]
-        settings.register_profile("mutant", phases=phases, database=None)
+        settings.register_profile("mutant", derandomize=True, phases=phases, database=None)
         settings.load_profile("mutant")
 
     def pytest_runtest_logreport(self, report):

@@ -329,15 +329,20 @@ def plain(page):
 
 
 @pytest.mark.parametrize("entry_count", [2, 3, 8])
-def test_entry_used_last_is_not_the_victim(entry_count):
+@pytest.mark.parametrize("stride", [pages_of(level) for level in range(3)])
+def test_entry_used_last_is_not_the_victim(entry_count, stride):
+    """Pages whose numbers differ in one table's index only are still different pages."""
     dut = Tlb(entry_count=entry_count)
 
+    def at(number):
+        return plain(number * stride)
+
     async def refill(ctx, page):
-        set_refill(ctx, dut, plain(page))
+        set_refill(ctx, dut, at(page))
         await tick(ctx, dut)
 
     async def use(ctx, page):
-        assert look_up(ctx, dut, plain(page)) == page + 7
+        assert look_up(ctx, dut, at(page)) == at(page)["frame"]
         await ctx.tick()
 
     async def testbench(ctx):
@@ -350,19 +355,19 @@ def test_entry_used_last_is_not_the_victim(entry_count):
         pages = list(range(entry_count))
         for turn in range(2 * entry_count):
             await use(ctx, kept := pages[turn % entry_count])
-            look_up(ctx, dut, plain(1 << 26))
+            look_up(ctx, dut, at(300))
             await refill(ctx, new := 100 + turn)
-            assert look_up(ctx, dut, plain(kept)) == kept + 7
-            present = [page for page in pages if look_up(ctx, dut, plain(page)) is not None]
+            assert look_up(ctx, dut, at(kept)) == at(kept)["frame"]
+            present = [page for page in pages if look_up(ctx, dut, at(page)) is not None]
             assert len(present) == entry_count - 1
-            look_up(ctx, dut, plain(1 << 26))
+            look_up(ctx, dut, at(300))
             (gone,) = set(pages) - set(present)
             pages[pages.index(gone)] = new
         # An entry that was just refilled stays as well.
         for page in range(200, 200 + 2 * entry_count):
             await refill(ctx, page)
-            assert page == 200 or look_up(ctx, dut, plain(page - 1)) is not None
-            look_up(ctx, dut, plain(1 << 26))
+            assert page == 200 or look_up(ctx, dut, at(page - 1)) is not None
+            look_up(ctx, dut, at(300))
 
     simulate(dut, testbench)
 
