@@ -62,6 +62,7 @@ class Run:
         self._mutants = mutants
         self._library = library
         self._folder = folder
+        self._sources = _sources()
         key = hash_of(library.parent.name, sources_hash(_tests()))
         self._known_file = folder / f"{key}.json"
         self._known = _read(self._known_file)
@@ -82,7 +83,7 @@ class Run:
     def judge(self, number: int, *, thorough: bool) -> Mutant:
         """What comes of mutant ``number``, counted from 1; ``thorough`` spends minutes on it.
 
-        Raises VmxlabError when a test fails with no mutant alive.
+        Raises VmxlabError when a test fails with no mutant alive, or sources have changed.
         """
         mutant = self._mutants[number - 1]
         name = mutant.condition.name
@@ -91,7 +92,10 @@ class Run:
             if "noticed" in known or "equivalent" in known:
                 break
             if step not in known:
-                known |= run()
+                found = run()
+                if _sources() != self._sources:
+                    raise VmxlabError("the sources have changed under the run; start it again")
+                known |= found
                 self._keep()
         if "noticed" in known:
             self._hints[name] = known["noticed"]
@@ -146,6 +150,17 @@ class Run:
 
 def _read(file):
     return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _sources():
+    """What forks read while a run goes on."""
+    folders = ("rtl", "sim", "sw_vmm", "tests")
+    return sources_hash(
+        file
+        for folder in folders
+        for file in (_PROJECT / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    )
 
 
 def _tests():
