@@ -190,10 +190,21 @@ def test_release_is_known_by_its_name_before_there_are_lists(other_release):
     assert "mirror://named later main" in told()
 
 
-@pytest.mark.parametrize("system", ["ubuntu", "debian"])
-def test_system_that_is_no_debian_is_one_line_with_a_way_out(other_release, system):
-    # A Debian without any mirror of Debian's, and a system that is none.
-    other_release(targets=("'mirror://extra|Extra|here|main'",), system=system)
+@pytest.mark.parametrize(
+    ("system", "targets", "keyring"),
+    [
+        ("ubuntu", ("'mirror://other||here|main'",), True),
+        ("debian", ("'mirror://extra|Extra|here|main'",), True),
+        ("debian", HERE, False),
+    ],
+    ids=["another-system", "no-mirror", "no-keyring"],
+)
+def test_system_that_is_no_debian_is_one_line_with_a_way_out(
+    other_release, tmp_path, system, targets, keyring
+):
+    other_release(targets=targets, system=system)
+    if not keyring:
+        (tmp_path / "keyring").unlink()
     with pytest.raises(PackageError, match=r"this is no Debian .*--kernel FILE"):
         package_file(KERNEL)
 
