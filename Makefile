@@ -25,7 +25,7 @@ help:
 	@echo "make synth      synthesize the SoC for ECP5 and print its size"
 	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
 	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
-	@echo "make linux      boot Debian's Linux kernel on the RTL to our own init (an hour or so)"
+	@echo "make linux      boot Debian's Linux kernel on the RTL to our own init (an hour or more)"
 	@echo "make split      compare the simulator with one built without Verilator's splitting (long)"
 	@echo "make prove      prove units of the RTL by induction (minutes)"
 	@echo "make mutate     flip conditions of the RTL and see which ones a test notices (an hour)"

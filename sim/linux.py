@@ -1,6 +1,6 @@
 """make linux: a stock Linux kernel boots on the RTL to our init, whose checks must pass.
 
-Half an hour or more, and a kernel to download: no part of the tests. Where QEMU is installed, it boots
+An hour or more, and a kernel to download: no part of the tests. Where QEMU is installed, it boots
 the same images with the same boot arguments first, and init must say the same on both.
 """
 
