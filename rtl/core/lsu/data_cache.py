@@ -1,7 +1,7 @@
 """The data cache: write-back, write-allocate, and the point where all masters agree on RAM."""
 
 from amaranth import *
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, enum, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -55,6 +55,8 @@ class _State(enum.Enum, shape=3):
     FORWARD = 4
     #: Looking for dirty lines, set by set.
     CLEAN = 5
+    #: All lines are being dropped, after reset or cleaning.
+    SWEEP = 6
 
 
 class _Source(enum.Enum, shape=2):
@@ -147,7 +149,7 @@ class DataCache(wiring.Component):
         m.submodules.array = array = CacheArray(geometry=geometry)
         bus = self.bus
 
-        state = Signal(_State)
+        state = Signal(_State, init=_State.SWEEP)
         ready = Signal()
         m.d.comb += ready.eq(state == _State.READY)
 
@@ -234,17 +236,25 @@ class DataCache(wiring.Component):
             ready & ~phase1 & ~self.walker.response.valid & ~self.snoop.response.valid
         )
 
-        # Dirty lines are valid. They are looked at when a victim is chosen and when cleaning.
+        # A row of dirty bits per set; those of lines that are not valid mean nothing. They are
+        # looked at when a victim is chosen and when cleaning.
         dirty_here = Signal(geometry.ways)
         victim = Signal(geometry.ways)
         write_back_starts = Signal()
-        here = Signal(geometry.set_count)
-        m.d.comb += here.eq(1 << geometry.set_of(request.offset))
-        for way in range(geometry.ways):
-            dirty = Signal(geometry.set_count, name=f"dirty_{way}")
-            m.d.comb += dirty_here[way].eq((dirty >> geometry.set_of(request.offset))[0])
-            with m.If(store & array.hit[way] | write_back_starts & victim[way]):
-                m.d.sync += dirty.eq(dirty & ~here | here & store.replicate(len(here)))
+        m.submodules.dirty_rows = dirty_rows = memory.Memory(
+            shape=unsigned(geometry.ways), depth=geometry.set_count, init=()
+        )
+        dirty_read, dirty_write = dirty_rows.read_port(domain="comb"), dirty_rows.write_port()
+        m.d.comb += [
+            dirty_read.addr.eq(geometry.set_of(request.offset)),
+            dirty_here.eq(dirty_read.data & array.valid),
+            dirty_write.addr.eq(geometry.set_of(request.offset)),
+            dirty_write.en.eq(store | write_back_starts | array.keep.any()),
+            # A line that comes in is clean.
+            dirty_write.data.eq(
+                Mux(store, dirty_here | array.hit, dirty_here & ~(victim | array.keep))
+            ),
+        ]
 
         # Who comes next. In the cycle of its response, if not before, a snoop port leaves the way to
         # the hart, so that they take turns.
@@ -488,8 +498,13 @@ class DataCache(wiring.Component):
                     with m.Elif(geometry.set_of(request.offset) == geometry.set_count - 1):
                         m.d.comb += [self.o_cleaned.eq(1), array.drop_all.eq(dropping)]
                         m.d.sync += [cleaning.eq(0), state.eq(_State.READY)]
+                        with m.If(dropping):
+                            m.d.sync += state.eq(_State.SWEEP)
                     with m.Else():
                         m.d.sync += request.offset.eq(request.offset + LINE_BYTES)
+            with m.Case(_State.SWEEP):
+                with m.If(array.swept):
+                    m.d.sync += state.eq(_State.READY)
 
         m.d.comb += [
             self.written.valid.eq(
