@@ -1,7 +1,7 @@
 """The control and status registers of the hart, trap entry and return."""
 
 from amaranth import *
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, enum, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.arch import csrs
@@ -9,6 +9,7 @@ from rtl.arch.csrs import CSRS, MENVCFG, MSTATUS, MSTATUS_CONSTANT, SATP, SSTATU
 from rtl.arch.paging import SatpMode
 from rtl.arch.performance import HPM_COUNTERS
 from rtl.arch.traps import INTERRUPT_BIT, Interrupt
+from rtl.core.counter_bank import CounterBank
 from rtl.core.performance_counters import PerformanceCounters, PerformanceEvents
 from rtl.core.ports import InterruptLines, Skip
 from rtl.core.traps import InterruptSelect, Trap
@@ -18,13 +19,23 @@ __all__ = ["CsrFile", "CsrOperation", "CsrRequest"]
 
 #: CSRs that are just bits: those outside ``writable`` read zero.
 _PLAIN = (
-    "stvec", "scounteren", "senvcfg", "sscratch", "sepc", "scause", "stval", "stimecmp",
-    "medeleg", "mideleg", "mie", "mtvec", "mcounteren", "menvcfg", "mcountinhibit",
-    "mscratch", "mepc", "mcause", "mtval",
+    "scounteren", "senvcfg", "scause", "stimecmp", "medeleg", "mideleg", "mie", "mcounteren",
+    "menvcfg", "mcountinhibit", "mcause",
 )  # fmt: skip
+#: CSRs like these of which at most one is read and one is written per cycle: rows of a memory, by
+#: two bits of their number. S-mode's come first, and where traps are written to next to one another.
+_TARGETS = ("stvec", "mtvec", "sepc", "mepc")
+_VALUES = ("sscratch", "mscratch", "stval", "mtval")
+_MODE_BIT, _TARGET_BIT, _VALUE_BIT = 9, 6, 0
+#: Counters, at the row their number ends in.
+_COUNTERS = ("cycle", "instret", *(f"hpmcounter{index}" for index in HPM_COUNTERS))
 _STATUS_WRITABLE = (
     "sie", "mie", "spie", "mpie", "spp", "mpp", "mprv", "sum", "mxr", "tvm", "tw", "tsr",
 )  # fmt: skip
+
+
+def _row_of(counter: str) -> int:
+    return CSRS[counter].number & 0xF
 
 
 class CsrOperation(enum.Enum, shape=2):
@@ -56,7 +67,8 @@ class CsrFile(wiring.Component):
     A CSR instruction takes two cycles: ``request.valid`` in the first; in the second ``value`` and
     ``illegal`` answer, and ``write`` (with ``illegal`` 0) makes the write happen at the end of it.
     ``trap_valid`` enters a trap at the end of the cycle; ``trap_vector`` and ``trap_to_machine``
-    say in that cycle where to. ``ret_valid`` returns by mret, or sret with ``ret_supervisor``.
+    say in that cycle where to. ``ret_valid`` returns by mret, or sret with ``ret_supervisor``;
+    ``ret_pc`` is right in a cycle without ``request.valid`` and ``trap_valid``.
 
     Members
     -------
@@ -70,6 +82,9 @@ class CsrFile(wiring.Component):
         The host sets the privilege.
     fetch_context, data_context : TranslationContext
         Context of fetches, and of loads and stores (mstatus.MPRV applied).
+    settled : 1
+        After reset and after ``skip``: counters and CSRs may be read and written again. ``skip``
+        comes only with it.
     """
 
     request: In(CsrRequest)
@@ -95,6 +110,7 @@ class CsrFile(wiring.Component):
     tsr: Out(1)
     fetch_context: Out(TranslationContext)
     data_context: Out(TranslationContext)
+    settled: Out(1)
 
     lines: In(InterruptLines)
     time: In(64)
@@ -105,7 +121,6 @@ class CsrFile(wiring.Component):
     interrupt: Out(1)
     interrupt_code: Out(6)
     wake: Out(1)
-    instret: Out(64)
 
     def elaborate(self, platform):
         m = Module()
@@ -114,9 +129,15 @@ class CsrFile(wiring.Component):
         }
         self._plain = {name: Signal(64, name=name, init=CSRS[name].reset) for name in _PLAIN}
         self._satp = Signal(64, name="satp")
-        self._mcycle = Signal(64, name="mcycle")
-        self._minstret = Signal(64, name="minstret")
+        m.submodules.counters = self._counters = CounterBank(
+            rows=(_row_of(name) for name in _COUNTERS)
+        )
         m.submodules.performance = self._performance = PerformanceCounters()
+        m.submodules.targets = targets = memory.Memory(shape=64, depth=4, init=[])
+        m.submodules.values = values = memory.Memory(shape=64, depth=4, init=[])
+        self._rows = [
+            (rows.read_port(domain="comb"), rows.write_port()) for rows in (targets, values)
+        ]
         # The bits of mip software can set.
         self._ssip, self._stip, self._seip = Signal(), Signal(), Signal()
         self._pending = Signal(64)
@@ -125,11 +146,10 @@ class CsrFile(wiring.Component):
             self.tvm.eq(self._status["tvm"]),
             self.tw.eq(self._status["tw"]),
             self.tsr.eq(self._status["tsr"]),
-            self.instret.eq(self._minstret),
         ]
         self._interrupts(m)
         self._contexts(m)
-        self._counters(m)
+        self._count(m)
         self._access(m)
         self._traps(m)
         with m.If(self.privilege_write):
@@ -197,20 +217,40 @@ class CsrFile(wiring.Component):
                 context.paged.eq((privilege != Privilege.MACHINE) & (mode == SatpMode.SV39)),
             ]
 
-    def _counters(self, m):
+    def _count(self, m):
         inhibit = self._plain["mcountinhibit"]
-        with m.If(self.skip.valid):
-            with m.If(~inhibit[0]):
-                m.d.sync += self._mcycle.eq(self._mcycle + self.skip.cycles)
-        with m.Elif(self.advance & ~inhibit[0]):
-            m.d.sync += self._mcycle.eq(self._mcycle + 1)
-        with m.If(self.retired & ~inhibit[2]):
-            m.d.sync += self._minstret.eq(self._minstret + 1)
+        bank, performance = self._counters, self._performance
         m.d.comb += [
-            self._performance.events.eq(self.events),
-            self._performance.inhibit.eq(inhibit[HPM_COUNTERS.start : HPM_COUNTERS.stop]),
-            self._performance.skip.eq(self.skip),
+            performance.events.eq(self.events),
+            performance.inhibit.eq(inhibit[HPM_COUNTERS.start : HPM_COUNTERS.stop]),
+            performance.skip.eq(self.skip),
+            bank.count[_row_of("cycle")].eq(self.advance & ~self.skip.valid & ~inhibit[0]),
+            bank.count[_row_of("instret")].eq(self.retired & ~inhibit[2]),
         ]
+        # What is skipped is added one cycle later, when the events counters are sure of it, too.
+        skipped, cycles_counted, amount = Signal(), Signal(), Signal(len(self.skip.cycles))
+        m.d.sync += [
+            skipped.eq(self.skip.valid),
+            cycles_counted.eq(~inhibit[0]),
+            amount.eq(self.skip.cycles),
+        ]
+        m.d.comb += [
+            bank.add.eq(skipped),
+            bank.amount.eq(amount),
+            bank.addends[_row_of("cycle")].eq(cycles_counted),
+        ]
+        for n, index in enumerate(HPM_COUNTERS):
+            row = _row_of(f"hpmcounter{index}")
+            m.d.comb += [
+                bank.count[row].eq(performance.count[n]),
+                bank.addends[row].eq(performance.add[n]),
+            ]
+        # The bank clears its rows after reset, and those of the other memories go with them.
+        self._clear_row, self._clearing = Signal(2), Signal(init=1)
+        m.d.sync += self._clear_row.eq(self._clear_row + 1)
+        with m.If(self._clear_row.all()):
+            m.d.sync += self._clearing.eq(0)
+        m.d.comb += self.settled.eq(bank.settled & ~skipped & ~self._clearing)
 
     # CSR instructions.
 
@@ -230,21 +270,22 @@ class CsrFile(wiring.Component):
             "sip": self._pending & self._plain["mideleg"],
             "sie": self._plain["mie"] & self._plain["mideleg"],
             "misa": Const(csrs.MISA_VALUE, 64),
-            "mcycle": self._mcycle,
-            "cycle": self._mcycle,
-            "minstret": self._minstret,
-            "instret": self._minstret,
             "time": self.time,
             **self._plain,
         }
         for n, index in enumerate(HPM_COUNTERS):
             views[f"mhpmevent{index}"] = self._performance.selectors[n]
-            for prefix in ("m", ""):
-                views[f"{prefix}hpmcounter{index}"] = self._performance.counters[n]
-        zeros = [csr.number for name, csr in CSRS.items() if name not in views]
+        (targets, _), (values, _) = self._rows
+        shared = (
+            (_TARGETS, targets.data),
+            (_VALUES, values.data),
+            ([*_COUNTERS, *(f"m{name}" for name in _COUNTERS)], self._counters.value),
+        )
+        named = {*views, *(name for names, _ in shared for name in names)}
+        zeros = [csr.number for name, csr in CSRS.items() if name not in named]
         with m.Switch(number):
-            for name, view in views.items():
-                with m.Case(CSRS[name].number):
+            for names, view in (*(((name,), view) for name, view in views.items()), *shared):
+                with m.Case(*(CSRS[name].number for name in names)):
                     m.d.comb += [value.eq(view), exists.eq(1)]
             with m.Case(*zeros):
                 m.d.comb += exists.eq(1)
@@ -293,8 +334,42 @@ class CsrFile(wiring.Component):
             self.illegal.eq(bad),
             self._performance.value.eq(new),
         ]
+        self._share(m, request, number, written, new)
         with m.If(self.write & ~bad), m.Switch(written):
             self._writes(m, new)
+
+    def _share(self, m, request, number, written, new):
+        """Address what is kept in memories: a CSR instruction's write, its read, or a trap."""
+        (targets, target_write), (values, value_write) = self._rows
+        with m.If(request.valid):
+            m.d.comb += targets.addr.eq(Cat(number[_MODE_BIT], number[_TARGET_BIT]))
+        with m.Elif(self.trap_valid):
+            m.d.comb += targets.addr.eq(Cat(self.trap_to_machine, Const(0, 1)))
+        with m.Else():
+            m.d.comb += targets.addr.eq(Cat(~self.ret_supervisor, Const(1, 1)))
+        m.d.comb += [
+            values.addr.eq(Cat(number[_MODE_BIT], number[_VALUE_BIT])),
+            target_write.addr.eq(Cat(written[_MODE_BIT], written[_TARGET_BIT])),
+            target_write.data.eq(new),
+            value_write.addr.eq(Cat(written[_MODE_BIT], written[_VALUE_BIT])),
+            value_write.data.eq(new),
+        ]
+        # A trap writes the rows behind those of its vector.
+        for port, data in ((target_write, self.trap_pc), (value_write, self.trap.value)):
+            with m.If(self.trap_valid):
+                m.d.comb += [
+                    port.en.eq(1),
+                    port.addr.eq(Cat(self.trap_to_machine, Const(1, 1))),
+                    port.data.eq(data),
+                ]
+            with m.If(self._clearing):
+                m.d.comb += [port.en.eq(1), port.addr.eq(self._clear_row), port.data.eq(0)]
+        bank = self._counters
+        m.d.comb += [
+            bank.access.eq(request.valid | self.write),
+            bank.row.eq(Mux(request.valid, number, written)[: len(bank.row)]),
+            bank.data.eq(new),
+        ]
 
     def _writes(self, m, new):
         def case(name):
@@ -309,13 +384,19 @@ class CsrFile(wiring.Component):
             m.d.sync += mie.eq(new & CSRS["mie"].writable)
         with case("sie"):
             m.d.sync += mie.eq(mie & ~mideleg | new & mideleg)
-        with case("mcycle"):
-            m.d.sync += self._mcycle.eq(new)
-        with case("minstret"):
-            m.d.sync += self._minstret.eq(new)
+        for port, names in zip((write for _, write in self._rows), (_TARGETS, _VALUES), strict=True):
+            for name in names:
+                with case(name):
+                    m.d.comb += [port.en.eq(1), port.data.eq(new & CSRS[name].writable)]
+        for name in ("mcycle", "minstret"):
+            with case(name):
+                m.d.comb += self._counters.write.eq(1)
         for n, index in enumerate(HPM_COUNTERS):
             with case(f"mhpmcounter{index}"):
-                m.d.comb += self._performance.counter_write[n].eq(1)
+                m.d.comb += [
+                    self._counters.write.eq(1),
+                    self._performance.counter_write[n].eq(1),
+                ]
             with case(f"mhpmevent{index}"):
                 m.d.comb += self._performance.event_write[n].eq(1)
         with case("satp"):
@@ -353,17 +434,15 @@ class CsrFile(wiring.Component):
         delegated = Mux(self.trap.interrupt, plain["mideleg"], plain["medeleg"]).bit_select(code, 1)
         to_machine = self.trap_to_machine
         m.d.comb += to_machine.eq((self.privilege == Privilege.MACHINE) | ~delegated)
-        vector = Mux(to_machine, plain["mtvec"], plain["stvec"])
+        vector = self._rows[0][0].data
         vectored = Mux(vector[0] & self.trap.interrupt, code << 2, 0)
         m.d.comb += self.trap_vector.eq(Cat(Const(0, 2), vector[2:]) + vectored)
         cause = Cat(code, Const(0, INTERRUPT_BIT - 6), self.trap.interrupt)
 
-        m.d.comb += self.ret_pc.eq(Mux(self.ret_supervisor, plain["sepc"], plain["mepc"]))
+        m.d.comb += self.ret_pc.eq(self._rows[0][0].data)
         with m.If(self.trap_valid & to_machine):
             m.d.sync += [
-                plain["mepc"].eq(self.trap_pc),
                 plain["mcause"].eq(cause),
-                plain["mtval"].eq(self.trap.value),
                 status["mpie"].eq(status["mie"]),
                 status["mie"].eq(0),
                 status["mpp"].eq(self.privilege),
@@ -371,9 +450,7 @@ class CsrFile(wiring.Component):
             ]
         with m.Elif(self.trap_valid):
             m.d.sync += [
-                plain["sepc"].eq(self.trap_pc),
                 plain["scause"].eq(cause),
-                plain["stval"].eq(self.trap.value),
                 status["spie"].eq(status["sie"]),
                 status["sie"].eq(0),
                 status["spp"].eq(self.privilege.as_value()[0]),

@@ -70,7 +70,9 @@ class Hart(wiring.Component):
     stop, step : In(1)
         Park before the next instruction; after each one.
     skip : In(Skip)
-        Only while parked.
+        Only while parked and ``settled``.
+    settled : Out(1)
+        No effect of ``skip`` is under way; commands and resume wait for it.
     stall : In(1)
         Time stands still although the hart runs: the world outside has not kept up.
     advance : Out(1)
@@ -114,6 +116,7 @@ class Hart(wiring.Component):
                 "lines": In(InterruptLines),
                 "time": In(64),
                 "skip": In(Skip),
+                "settled": Out(1),
                 "retirement": Out(RetirementPort()),
                 "host": In(HostPort()),
                 "parked": Out(1),
@@ -317,16 +320,19 @@ class Hart(wiring.Component):
     def _park(self, m, csr, pipeline, parking, fetch, load_store, mmu, *caches):
         commit = pipeline.commit
         data_cache = caches[-1]
-        # Between park and resume the MMU ends what it has begun, so that how long the machine stays
-        # parked makes no difference; commands wait too, so that each invalidation stays precise.
+        # Between park and resume the MMU and the counters end what they have begun, so that how long
+        # the machine stays parked makes no difference; commands wait too, so that each invalidation
+        # stays precise.
+        settled = Signal()
+        m.d.comb += [settled.eq(mmu.settled & csr.settled), self.settled.eq(csr.settled)]
         for outer, inner in (
             (self.host.request, parking.host.request),
             (self.resume, parking.resume),
         ):
             m.d.comb += [
                 inner.payload.eq(outer.payload),
-                inner.valid.eq(outer.valid & mmu.settled),
-                outer.ready.eq(inner.ready & mmu.settled),
+                inner.valid.eq(outer.valid & settled),
+                outer.ready.eq(inner.ready & settled),
             ]
         connect(m, parking.host.response, flipped(self.host.response))
         connect(m, parking.clean, data_cache.i_clean)

@@ -25,7 +25,7 @@ PerformanceEvents = struct_of(
 
 
 class PerformanceCounters(wiring.Component):
-    """Count, in each counter, the cycles in which its event happens.
+    """Choose, for each event counter, the cycles it counts.
 
     What happens in a cycle is counted at the end of the next one: no instruction is fast enough
     to see the difference.
@@ -39,10 +39,15 @@ class PerformanceCounters(wiring.Component):
     skip : In(Skip)
         So many cycles pass at once, all the host's (``stall_host``); ``events`` are zero then.
     counter_write, event_write : In
-        Strobes by counter: ``value`` is written to it, or to its event selector. It does not count
-        what happens in that cycle.
-    counters, selectors : Out
-        The registers.
+        Strobes by counter: it is written, or its event selector is, with ``value``. It does not
+        count what happens in that cycle.
+    value : In
+    selectors : Out
+        The event selectors.
+    count : Out
+        Bit n: counter n counts one in this cycle.
+    add : Out
+        Bit n: in this cycle it counts the cycles skipped in the one before.
     """
 
     events: In(PerformanceEvents)
@@ -50,30 +55,27 @@ class PerformanceCounters(wiring.Component):
     skip: In(Skip)
     counter_write: In(COUNTER_COUNT)
     event_write: In(COUNTER_COUNT)
-    value: In(64)
-    counters: Out(64).array(COUNTER_COUNT)
+    value: In(_SELECTOR_WIDTH)
     selectors: Out(_SELECTOR_WIDTH).array(COUNTER_COUNT)
+    count: Out(COUNTER_COUNT)
+    add: Out(COUNTER_COUNT)
 
     def elaborate(self, platform):
         m = Module()
         # Registered before anything is chosen: what happens in a cycle is known late in it.
         events, skipped = Signal(1 << _SELECTOR_WIDTH), Signal()
         enabled = Signal(COUNTER_COUNT)
-        amount = Signal(len(self.skip.cycles), init=1)
         m.d.sync += [
             events.eq(self.events),
             enabled.eq(~(self.inhibit | self.counter_write | self.event_write)),
             skipped.eq(self.skip.valid),
-            amount.eq(Mux(self.skip.valid, self.skip.cycles, 1)),
         ]
-        seen = Signal.like(events)
-        m.d.comb += seen.eq(events | skipped << int(Stall.HOST))
         for n in range(COUNTER_COUNT):
-            counter, selector = self.counters[n], self.selectors[n]
-            with m.If(enabled[n] & seen.bit_select(selector, 1)):
-                m.d.sync += counter.eq(counter + amount)
-            with m.If(self.counter_write[n]):
-                m.d.sync += counter.eq(self.value)
+            selector = self.selectors[n]
+            m.d.comb += [
+                self.count[n].eq(enabled[n] & events.bit_select(selector, 1)),
+                self.add[n].eq(enabled[n] & skipped & (selector == int(Stall.HOST))),
+            ]
             with m.If(self.event_write[n]):
                 m.d.sync += selector.eq(self.value)
         return m

@@ -165,7 +165,7 @@ class Soc(wiring.Component):
             self.transition.eq(port.transition_before),
             self.retirement.valid.eq(hart.retirement.valid),
             self.retirement.record.eq(hart.retirement.record),
-            self.quiet.eq(uart.idle & window.idle & plic.idle),
+            self.quiet.eq(uart.idle & window.idle & plic.idle & hart.settled),
         ]
 
         if self._observed:

@@ -319,12 +319,13 @@ def test_results_are_current_since_the_last_invalidation(words, asked, changes, 
             assert ctx.get(dut.walking) == waiting
             asking = ctx.get(dut.data.walk.valid) or ctx.get(dut.instruction.walk.valid)
             assert ctx.get(dut.idle) == (not waiting and not asking)
+            if named:
+                last_invalidation = cycle
             for agent in (data, fetch):
                 agent.observe(ctx, cycle, sources[space_of(agent.query)], last_invalidation)
             memory.observe(ctx)
             if named:
                 history.invalidate(named)
-                last_invalidation = cycle
             await ctx.tick()
 
     simulate(dut, testbench)
