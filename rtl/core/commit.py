@@ -10,7 +10,6 @@ from rtl.core.csr import CsrOperation, CsrRequest
 from rtl.core.decode import SystemOperation, Unit
 from rtl.core.execute.bit_counter import BitCounter
 from rtl.core.execute.execute import Executed
-from rtl.core.execute.multiplier import Multiplier
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.issue import Producer
 from rtl.core.lsu.load_store_unit import MemoryInstruction
@@ -114,6 +113,9 @@ class CommitStage(wiring.Component):
     interrupt_code: In(6)
     wake: In(1)
 
+    # Multiplier.
+    product: In(64)
+
     # Load/store unit, MMU, instruction cache.
     memory: Out(MemoryInstruction)
     memory_start: Out(1)
@@ -144,20 +146,10 @@ class CommitStage(wiring.Component):
         flush = Signal()
         result = Signal(64)
 
-        # Operands, the late ones caught from write-back in the first cycle.
-        rs1, rs2 = Signal(64), Signal(64)
-        for operand, value, late in (
-            (rs1, inst.rs1, inst.rs1_late),
-            (rs2, inst.rs2, inst.rs2_late),
-        ):
-            m.d.comb += operand.eq(Mux(late, self.write_back_value, value))
-            m.d.sync += [value.eq(operand), late.eq(0)]
-        m.submodules.multiplier = multiplier = Multiplier()
-        m.d.comb += [
-            multiplier.operation.eq(Cat(inst.operation[:2], inst.word)),
-            multiplier.a.eq(rs1),
-            multiplier.b.eq(rs2),
-        ]
+        # A late operand is caught from write-back in the first cycle.
+        rs1, rs2 = inst.rs1, Signal(64)
+        m.d.comb += rs2.eq(Mux(inst.rs2_late, self.write_back_value, inst.rs2))
+        m.d.sync += [inst.rs2.eq(rs2), inst.rs2_late.eq(0)]
         count = Const(0, 7)
         if self._bit_manipulation:
             m.submodules.counter = counter = BitCounter()
@@ -208,7 +200,7 @@ class CommitStage(wiring.Component):
                     with m.Else():
                         m.d.comb += done.eq(self.memory_done)
                 with m.Case(Unit.MULTIPLY):
-                    m.d.comb += [result.eq(multiplier.result), done.eq(1)]
+                    m.d.comb += [result.eq(self.product), done.eq(1)]
                 with m.Case(Unit.COUNT):
                     m.d.comb += [result.eq(count), done.eq(1)]
                 with m.Case(Unit.CSR):

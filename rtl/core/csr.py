@@ -384,7 +384,9 @@ class CsrFile(wiring.Component):
             m.d.sync += mie.eq(new & CSRS["mie"].writable)
         with case("sie"):
             m.d.sync += mie.eq(mie & ~mideleg | new & mideleg)
-        for port, names in zip((write for _, write in self._rows), (_TARGETS, _VALUES), strict=True):
+        for port, names in zip(
+            (write for _, write in self._rows), (_TARGETS, _VALUES), strict=True
+        ):
             for name in names:
                 with case(name):
                     m.d.comb += [port.en.eq(1), port.data.eq(new & CSRS[name].writable)]

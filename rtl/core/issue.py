@@ -17,7 +17,7 @@ __all__ = ["Bypass", "IssueStage", "Issued", "Producer"]
 class Bypass(enum.Enum, shape=2):
     """Where the execute stage finds an operand in the first cycle of the instruction.
 
-    LATE: the execute stage does without; the commit stage finds it in write-back.
+    LATE (rs2 only): the execute stage does without; the commit stage finds it in write-back.
     """
 
     NONE = 0
@@ -140,11 +140,10 @@ class IssueStage(wiring.Component):
             m.d.comb += [issued.unit.eq(decoder.unit), issued.rd.eq(decoder.rd)]
 
         stalls = []
-        # Factors, what is counted, and the data of stores are needed in the commit stage only.
-        multiplies = (decoder.unit == Unit.MULTIPLY) | (decoder.unit == Unit.COUNT)
+        # The data of stores are needed in the commit stage only.
         for number, bypass, patient in (
-            (decoder.rs1, issued.rs1_bypass, multiplies),
-            (decoder.rs2, issued.rs2_bypass, multiplies | (decoder.unit == Unit.MEMORY)),
+            (decoder.rs1, issued.rs1_bypass, Const(0, 1)),
+            (decoder.rs2, issued.rs2_bypass, decoder.unit == Unit.MEMORY),
         ):
             stall = Signal()
             with m.If(number == 0):

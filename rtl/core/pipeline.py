@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.core.commit import CommitStage
 from rtl.core.execute.execute import ExecuteStage
+from rtl.core.execute.multiplier import Multiplier
 from rtl.core.frontend.aligner import FetchedInstruction
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
@@ -71,6 +72,7 @@ class Pipeline(wiring.Component):
         m.submodules.execute = execute = self.execute
         m.submodules.commit = commit = self.commit
         m.submodules.registers = registers = RegisterFile()
+        m.submodules.multiplier = multiplier = Multiplier()
         connect(m, issue.o, execute.i)
         connect(m, execute.o, commit.i)
         connect(m, flipped(self.i), issue.i)
@@ -84,6 +86,11 @@ class Pipeline(wiring.Component):
             issue.committing.eq(commit.producer),
             execute.commit_value.eq(commit.value),
             execute.write_back_value.eq(commit.write_back_value),
+            multiplier.load.eq(execute.o.valid & execute.o.ready),
+            multiplier.operation.eq(Cat(execute.o.payload.operation[:2], execute.o.payload.word)),
+            multiplier.a.eq(execute.o.payload.rs1),
+            multiplier.b.eq(execute.o.payload.rs2),
+            commit.product.eq(multiplier.result),
             registers.rs1.eq(Mux(self.hold, self.gpr, issue.rs1)),
             registers.rs2.eq(issue.rs2),
             issue.rs1_value.eq(registers.rs1_value),
@@ -123,9 +130,10 @@ class Pipeline(wiring.Component):
                 self.repair.calls.eq(prediction.calls),
                 self.repair.kind.eq(BranchKind.JUMP),
             ]
-        m.d.comb += self.update.eq(execute.update)
+        # Learnt one cycle later: the tables are far from where branches are decided.
+        m.d.sync += self.update.eq(execute.update)
         with m.If(~(execute.update.learn | execute.update.forget | execute.update.count)):
-            m.d.comb += [
+            m.d.sync += [
                 self.update.forget.eq(self.misfit.valid),
                 self.update.pc.eq(self.misfit.pc),
             ]

@@ -30,15 +30,20 @@ class DivideRequest(data.Struct):
 
 def _leading_zeros(m, name, value):
     """The number of zeros above the highest one of 64 bits; 63 for zero as well."""
-    count, window = Signal(6, name=f"{name}_zeros"), value
-    for bit in reversed(range(6)):
-        half = 1 << bit
-        upper = window[half:]
-        m.d.comb += count[bit].eq(~upper.any())
-        narrowed = Signal(half, name=f"{name}_window_{bit}")
-        m.d.comb += narrowed.eq(Mux(upper.any(), upper, window[:half]))
-        window = narrowed
-    return count
+    # Of neighbours: whether a piece is zero, and how many zeros are above its highest one.
+    pieces = [(~bit, Const(0, 0)) for bit in value]
+    for step in range(6):
+        joined = []
+        for low, high in zip(pieces[::2], pieces[1::2], strict=True):
+            empty = Signal(name=f"{name}_empty_{step}_{len(joined)}")
+            count = Signal(step + 1, name=f"{name}_count_{step}_{len(joined)}")
+            m.d.comb += [
+                empty.eq(low[0] & high[0]),
+                count.eq(Cat(Mux(high[0], low[1], high[1]), high[0])),
+            ]
+            joined.append((empty, count))
+        pieces = joined
+    return pieces[0][1]
 
 
 class Divider(wiring.Component):

@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.arch.paging import PAGE_BITS
-from rtl.core.decode import Unit
-from rtl.core.execute.alu import Alu, AluOperation
+from rtl.core.decode import MemoryOperation, Unit
+from rtl.core.execute.alu import Alu
 from rtl.core.execute.branch import BranchUnit
 from rtl.core.execute.divider import Divider
 from rtl.core.frontend.fetch import Redirect
@@ -21,8 +21,8 @@ class Executed(data.Struct):
     """An instruction on its way to the commit stage.
 
     ``result`` is what it writes to rd or, for memory instructions, the address accessed.
-    ``rs1_late`` and ``rs2_late`` say that write-back holds that operand in the first
-    cycle of the commit stage. ``indexed`` says that the data cache has been given the page offset already.
+    ``rs2_late`` says that write-back holds that operand in the first cycle of the commit stage.
+    ``indexed`` says that the data cache has been given the page offset already.
     """
 
     pc: 64
@@ -40,7 +40,6 @@ class Executed(data.Struct):
     result: 64
     rs1: 64
     rs2: 64
-    rs1_late: 1
     rs2_late: 1
     indexed: 1
 
@@ -63,6 +62,10 @@ class ExecuteStage(wiring.Component):
         The prediction was wrong; strobe once per instruction.
     update : Out(BranchUpdate)
         What the predictor is to learn.
+    address, memory : Out(64), Out(1)
+        What a memory instruction accesses, and whether the instruction is one.
+    reads : Out(1)
+        The memory instruction only reads.
     index : Out(stream)
         Page offset of a memory instruction, as it leaves for the commit stage.
     producer : Out(Producer)
@@ -77,6 +80,9 @@ class ExecuteStage(wiring.Component):
     redirect: Out(Redirect)
     repair: Out(Repair)
     update: Out(BranchUpdate)
+    address: Out(64)
+    memory: Out(1)
+    reads: Out(1)
     index: Out(stream.Signature(PAGE_BITS))
     producer: Out(Producer)
     empty: Out(1)
@@ -128,9 +134,9 @@ class ExecuteStage(wiring.Component):
             branch.b.eq(rs2),
             link.eq(issued.pc + Mux(issued.compressed, 2, 4)),
         ]
-        with m.If((issued.unit == Unit.JUMP_REGISTER) | (issued.unit == Unit.MEMORY)):
-            # The operation field is not the ALU's: the sum is wanted.
-            m.d.comb += [alu.operation.eq(AluOperation.ADD), alu.word.eq(0)]
+        # Addresses have an adder of their own, with no choice of operands before it: translation
+        # comes after it in the same cycle.
+        m.d.comb += self.address.eq(rs1 + issued.immediate)
 
         ready = Signal()
         self._divide(m, issued, valid, rs1, rs2, ready, result, divider)
@@ -139,13 +145,15 @@ class ExecuteStage(wiring.Component):
                 m.d.comb += [result.eq(link), ready.eq(1)]
             with m.Case(Unit.DIVIDE):
                 pass  # the divider's answer stands
+            with m.Case(Unit.MEMORY):
+                m.d.comb += [result.eq(self.address), ready.eq(1)]
             with m.Default():
                 m.d.comb += [result.eq(alu.result), ready.eq(1)]
 
         resolved = Signal()
-        self._resolve(m, issued, valid & ~resolved & ~self.kill, alu, branch, link)
+        self._resolve(m, issued, valid & ~resolved & ~self.kill, branch, link)
 
-        memory = issued.unit == Unit.MEMORY
+        operation = issued.operation
         m.d.comb += [
             executed.pc.eq(issued.pc),
             executed.bits.eq(issued.bits),
@@ -162,13 +170,17 @@ class ExecuteStage(wiring.Component):
             executed.result.eq(result),
             executed.rs1.eq(rs1),
             executed.rs2.eq(rs2),
-            executed.rs1_late.eq(issued.rs1_bypass == Bypass.LATE),
             executed.rs2_late.eq(issued.rs2_bypass == Bypass.LATE),
             executed.indexed.eq(self.index.valid & self.index.ready),
             self.o.valid.eq(valid & ready & ~self.kill),
             self.i.ready.eq(~valid | (ready & self.o.ready)),
-            self.index.payload.eq(alu.result[:PAGE_BITS]),
-            self.index.valid.eq(self.o.valid & self.o.ready & memory),
+            self.memory.eq(valid & (issued.unit == Unit.MEMORY)),
+            self.reads.eq(
+                (operation == MemoryOperation.LOAD.value)
+                | (operation == MemoryOperation.LOAD_RESERVED.value)
+            ),
+            self.index.payload.eq(self.address[:PAGE_BITS]),
+            self.index.valid.eq(self.o.valid & self.o.ready & self.memory),
             self.producer.rd.eq(Mux(valid, issued.rd, 0)),
             self.producer.late.eq(issued.late),
             self.empty.eq(~valid),
@@ -182,7 +194,7 @@ class ExecuteStage(wiring.Component):
             m.d.sync += valid.eq(0)
         return m
 
-    def _resolve(self, m, issued, first, alu, branch, link):
+    def _resolve(self, m, issued, first, branch, link):
         """Compare what happens with what was predicted, in the first cycle of an instruction."""
         prediction = issued.prediction
         is_branch = issued.unit == Unit.BRANCH
@@ -198,7 +210,7 @@ class ExecuteStage(wiring.Component):
                 m.d.comb += [
                     controls.eq(1),
                     taken.eq(1),
-                    target.eq(Cat(Const(0, 1), alu.result[1:])),
+                    target.eq(Cat(Const(0, 1), self.address[1:])),
                 ]
         elsewhere = expected != target
         wrong = (taken != prediction.taken) | (taken & elsewhere)

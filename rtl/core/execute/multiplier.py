@@ -1,10 +1,14 @@
-"""The multiplier of the commit stage."""
+"""The multiplier: products in the execute stage, their sum in the commit stage."""
 
 from amaranth import *
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 __all__ = ["Multiplier", "MultiplyOperation"]
+
+#: Factors are cut into parts that the FPGA's multipliers take whole.
+_PART = 16
+_COUNT = 64 // _PART
 
 
 class MultiplyOperation(enum.Enum, shape=3):
@@ -18,13 +22,18 @@ class MultiplyOperation(enum.Enum, shape=3):
 
 
 class Multiplier(wiring.Component):
-    """Multiply ``a`` (rs1) by ``b`` (rs2); combinational.
+    """Multiply ``a`` (rs1) by ``b`` (rs2), one multiplication per cycle.
 
-    The factors come from registers and the result goes into one, so that the products can use
-    those of the DSP blocks. Four unsigned products of 32 by 32 bits make the unsigned product of
-    128 bits; a negative signed factor counts 2^64 too much, which its high half is corrected for.
+    Members
+    -------
+    load : In(1)
+        Take factors and operation at the end of this cycle.
+    operation, a, b : In
+    result : Out(64)
+        Of what was taken last, from the next cycle on.
     """
 
+    load: In(1)
     operation: In(MultiplyOperation)
     a: In(64)
     b: In(64)
@@ -32,37 +41,51 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        a, b = self.a, self.b
-        products = []
-        for a_half in (a[:32], a[32:]):
-            for b_half in (b[:32], b[32:]):
-                product = Signal(64, name=f"product{len(products)}")
-                m.d.comb += product.eq(a_half * b_half)
-                products.append(product)
-        low_low, low_high, high_low, high_high = products
-        middle = Signal(34)
-        low, high = Signal(64), Signal(64)
         a_signed = (self.operation == MultiplyOperation.MULH) | (
             self.operation == MultiplyOperation.MULHSU
         )
         b_signed = self.operation == MultiplyOperation.MULH
-        m.d.comb += [
-            middle.eq(low_low[32:] + low_high[:32] + high_low[:32]),
-            low.eq(Cat(low_low[:32], middle[:32])),
-            high.eq(
-                high_high
-                + low_high[32:]
-                + high_low[32:]
-                + middle[32:]
-                - Mux(a_signed & a[63], b, 0)
-                - Mux(b_signed & b[63], a, 0)
-            ),
-        ]
-        with m.Switch(self.operation):
+
+        def parts(factor, is_signed):
+            """The highest part has the sign."""
+            cut = [factor[n * _PART : (n + 1) * _PART] for n in range(_COUNT)]
+            return [*cut[:-1], Cat(cut[-1], is_signed & factor[63]).as_signed()]
+
+        a_parts, b_parts = parts(self.a, a_signed), parts(self.b, b_signed)
+        operation = Signal(MultiplyOperation)
+        with m.If(self.load):
+            m.d.sync += operation.eq(self.operation)
+
+        # Products that do not overlap stand side by side in one term of the sum: those of parts
+        # n and n + distance. Above a signed product stands its sign.
+        def term(distance):
+            places = []
+            for n in range(_COUNT):
+                if 0 <= n + distance < _COUNT:
+                    made = a_parts[n] * b_parts[n + distance]
+                    product = Signal(made.shape(), name=f"product_{n}_{n + distance}")
+                    with m.If(self.load):
+                        m.d.sync += product.eq(made)
+                    places.append(product)
+            return Cat(
+                Const(0, abs(distance) * _PART),
+                *(product[: 2 * _PART] for product in places[:-1]),
+                places[-1],
+            ).as_signed()
+
+        def plus(one, other):
+            total = Signal(signed(128))
+            m.d.comb += total.eq(one + other)
+            return total
+
+        total = term(0)
+        for distance in (1, 2, 3):
+            total = plus(total, plus(term(distance), term(-distance)))
+        with m.Switch(operation):
             with m.Case(MultiplyOperation.MUL):
-                m.d.comb += self.result.eq(low)
+                m.d.comb += self.result.eq(total[:64])
             with m.Case(MultiplyOperation.MULW):
-                m.d.comb += self.result.eq(low[:32].as_signed())
+                m.d.comb += self.result.eq(total[:32].as_signed())
             with m.Default():
-                m.d.comb += self.result.eq(high)
+                m.d.comb += self.result.eq(total[64:128])
         return m

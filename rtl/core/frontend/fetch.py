@@ -11,7 +11,13 @@ from rtl.core.frontend.instruction_cache import FetchAccess, FetchResult
 from rtl.core.frontend.next_packet import NextPacket
 from rtl.core.frontend.predictor import BranchUpdate, Prediction, Predictor, Repair
 from rtl.core.physical import fits_bus, is_ram, is_rom
-from rtl.mmu.context import Access, Fault, TranslationContext, TranslationQuery
+from rtl.mmu.context import (
+    Access,
+    Fault,
+    Translation,
+    TranslationContext,
+    TranslationQuery,
+)
 from rtl.mmu.ports import TranslationPort
 
 __all__ = ["FetchPacket", "FetchUnit", "Redirect"]
@@ -115,7 +121,11 @@ class FetchUnit(wiring.Component):
         guessed, turns = Signal(), Signal()
         follower = Signal(64)
 
-        query, translation = self.translation.query, self.translation.translation
+        # Translation goes along with phase 0 of the cache; its answer is there in phase 1. Whatever
+        # makes it stale by then comes with a redirect.
+        query = self.translation.query
+        hit, translation = Signal(), Signal(Translation)
+        m.d.sync += [hit.eq(self.translation.hit), translation.eq(self.translation.translation)]
         in_ram = is_ram(translation.frame)
         wanted = ~stale & ~self.redirect.valid
         packet = self.o.payload
@@ -123,7 +133,7 @@ class FetchUnit(wiring.Component):
         issued = Signal()
 
         m.d.comb += [
-            query.gva.eq(current),
+            query.gva.eq(pc),
             query.access.eq(Access.FETCH),
             query.context.eq(self.context),
             self.translation.walk.payload.eq(walk_query),
@@ -180,8 +190,12 @@ class FetchUnit(wiring.Component):
                 m.d.sync += bus_address[:3].eq(0)
                 with m.If(~current_valid):
                     m.d.comb += advance.eq(1)
-                with m.Elif(~self.translation.hit):
-                    m.d.sync += [state.eq(_State.WALK), walk_query.eq(query)]
+                with m.Elif(~hit):
+                    m.d.sync += [
+                        state.eq(_State.WALK),
+                        walk_query.eq(query),
+                        walk_query.gva.eq(current),
+                    ]
                 with m.Elif(translation.fault != Fault.NONE):
                     m.d.comb += [self.o.valid.eq(1), packet.fault.eq(translation.fault)]
                     m.d.sync += state.eq(_State.STOPPED)

@@ -50,20 +50,27 @@ class AtomicAlu(wiring.Component):
                 a[32:].eq((a[31] & ~unsigned).replicate(32)),
                 b[32:].eq((b[31] & ~unsigned).replicate(32)),
             ]
-        less = Mux(unsigned, a < b, a.as_signed() < b.as_signed())
+        # One adder: a - b = a + ~b + 1, and its carry is 1 exactly when a >= b, unsigned.
+        adds = self.function == AtomicFunction.ADD.value
+        total = Signal(65)
+        less, takes_memory = Signal(), Signal()
+        maximum = self.function[2]
+        m.d.comb += [
+            total.eq(a + (b ^ (~adds).replicate(64)) + ~adds),
+            less.eq(Mux(~unsigned & (a[63] ^ b[63]), a[63], ~total[64])),
+            takes_memory.eq(less ^ maximum),
+        ]
         with m.Switch(self.function):
             with m.Case(AtomicFunction.SWAP.value):
                 m.d.comb += self.result.eq(b)
             with m.Case(AtomicFunction.ADD.value):
-                m.d.comb += self.result.eq(a + b)
+                m.d.comb += self.result.eq(total[:64])
             with m.Case(AtomicFunction.XOR.value):
                 m.d.comb += self.result.eq(a ^ b)
             with m.Case(AtomicFunction.OR.value):
                 m.d.comb += self.result.eq(a | b)
             with m.Case(AtomicFunction.AND.value):
                 m.d.comb += self.result.eq(a & b)
-            with m.Case(AtomicFunction.MIN.value, AtomicFunction.MINU.value):
-                m.d.comb += self.result.eq(Mux(less, a, b))
-            with m.Case(AtomicFunction.MAX.value, AtomicFunction.MAXU.value):
-                m.d.comb += self.result.eq(Mux(less, b, a))
+            with m.Default():
+                m.d.comb += self.result.eq(Mux(takes_memory, a, b))
         return m

@@ -13,7 +13,13 @@ from rtl.core.lsu.atomic import AtomicAlu
 from rtl.core.lsu.data_cache import DataAccess, DataResult
 from rtl.core.physical import fits_bus, is_ram
 from rtl.core.ports import Written
-from rtl.mmu.context import Access, Fault, TranslationContext, TranslationQuery
+from rtl.mmu.context import (
+    Access,
+    Fault,
+    Translation,
+    TranslationContext,
+    TranslationQuery,
+)
 from rtl.mmu.ports import TranslationPort
 
 __all__ = ["LoadStoreUnit", "MemoryInstruction"]
@@ -75,7 +81,10 @@ class LoadStoreUnit(wiring.Component):
     start : In(1)
         First cycle of ``instruction``, which then holds still until ``done``.
     indexed : In(1)
-        With ``start``: its page offset went to the data cache in the cycle before.
+        With ``start``: its page offset went to the data cache in the cycle before, and its address was
+        ``next_address``.
+    next_valid, next_address, next_reads : In
+        The memory instruction in the execute stage, if there is one: it is translated there.
     done, value, fault, cause, fault_address :
         In the cycle with ``done``: the value for rd, or the exception and its mtval.
     clear_reservation, written : In
@@ -87,6 +96,9 @@ class LoadStoreUnit(wiring.Component):
     instruction: In(MemoryInstruction)
     start: In(1)
     indexed: In(1)
+    next_valid: In(1)
+    next_address: In(64)
+    next_reads: In(1)
     context: In(TranslationContext)
     done: Out(1)
     value: Out(64)
@@ -178,14 +190,22 @@ class LoadStoreUnit(wiring.Component):
             atomic_alu.register.eq(instruction.data),
         ]
 
-        # Translation.
-        query, translation = self.translation.query, self.translation.translation
+        # Translation goes along with phase 0 of the cache; its answer is there in phase 1. Whatever
+        # makes it stale by then also drops the instruction.
+        query = self.translation.query
         walk_query = Signal(TranslationQuery)
         access_kind = Signal(Access)
+        hit, translation = Signal(), Signal(Translation)
+        m.d.sync += [hit.eq(self.translation.hit), translation.eq(self.translation.translation)]
+        with m.If((state == _State.INDEX) | ~self.next_valid):
+            m.d.comb += [query.gva.eq(gva), query.access.eq(access_kind)]
+        with m.Else():
+            m.d.comb += [
+                query.gva.eq(self.next_address),
+                query.access.eq(Mux(self.next_reads, Access.READ, Access.WRITE)),
+            ]
         m.d.comb += [
             access_kind.eq(Mux(reads, Access.READ, Access.WRITE)),
-            query.gva.eq(gva),
-            query.access.eq(access_kind),
             query.context.eq(self.context),
             self.translation.walk.payload.eq(walk_query),
             self.translation.walk.valid.eq(state == _State.WALK),
@@ -291,8 +311,13 @@ class LoadStoreUnit(wiring.Component):
             m.d.sync += step_register.eq(step)
             with m.If(~high):
                 m.d.sync += physical_register.eq(physical)
-            with m.If(~self.translation.hit):
-                m.d.sync += [state.eq(_State.WALK), walk_query.eq(query)]
+            with m.If(~hit):
+                m.d.sync += [
+                    state.eq(_State.WALK),
+                    walk_query.gva.eq(gva),
+                    walk_query.access.eq(access_kind),
+                    walk_query.context.eq(self.context),
+                ]
             with m.Elif(translation.fault != Fault.NONE):
                 fail_translation(translation.fault)
             with m.Elif(~fits_bus(translation.frame)):
