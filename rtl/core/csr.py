@@ -355,12 +355,12 @@ class CsrFile(wiring.Component):
             value_write.data.eq(new),
         ]
         # A trap writes the rows behind those of its vector.
-        for port, data in ((target_write, self.trap_pc), (value_write, self.trap.value)):
+        for port, written_value in ((target_write, self.trap_pc), (value_write, self.trap.value)):
             with m.If(self.trap_valid):
                 m.d.comb += [
                     port.en.eq(1),
                     port.addr.eq(Cat(self.trap_to_machine, Const(1, 1))),
-                    port.data.eq(data),
+                    port.data.eq(written_value),
                 ]
             with m.If(self._clearing):
                 m.d.comb += [port.en.eq(1), port.addr.eq(self._clear_row), port.data.eq(0)]
