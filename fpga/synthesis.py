@@ -6,7 +6,6 @@ flattened, as for a bitstream: its count is the total. The difference between th
 the total is what optimisation across borders saves.
 """
 
-import argparse
 import dataclasses
 import re
 import sys
@@ -18,14 +17,13 @@ from pathlib import Path
 
 from amaranth.back import rtlil
 
+from fpga.command import Command
 from fpga.yosys import Cells, check_design, map_to_ecp5, yosys_version
 from rtl.soc.config import SocConfig
 from rtl.soc.soc import Soc
 from sim.cache import hash_of
-from sim.errors import VmxlabError
-from sim.profile import Table, print_table
-from sim.progress import progress
-from sim.results import Schema, SchemaRow, git_revision, write_json
+from sim.profile import Table
+from sim.results import Schema, SchemaRow, git_revision
 
 __all__ = [
     "CELL_ROWS",
@@ -161,10 +159,9 @@ def _plain_names(modules: Mapping[str, Counter]) -> dict[str, Counter]:
 
 
 def document(result: Synthesis, config: SocConfig) -> dict:
-    """The result as ``SYNTHESIS_SCHEMA`` describes it."""
+    """The result as ``SYNTHESIS_SCHEMA`` describes it, without the command."""
     return {
         "schema": SYNTHESIS_SCHEMA.name,
-        "command": "make synth",
         "target": "ecp5",
         "flow": {
             "modules": "opt_hier; synth_ecp5 -abc9 -noflatten",
@@ -226,35 +223,20 @@ def _columns(cells: Cells) -> tuple[str, ...]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Synthesize the SoC; the value is the exit code: 0, 1 for a failure, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fpga.synthesis",
-        description="Synthesize the SoC for the ECP5 and print the size of every module. "
-        "In a checkout the result is recorded in docs/data.",
+
+    def measure(chosen, config, say):
+        result = synthesize(soc_rtlil(config), TOP, say)
+        return document(result, config), [table(result)]
+
+    command = Command(
+        make="make synth",
+        module="fpga.synthesis",
+        title="Synthesis",
+        description="Synthesize the SoC for the ECP5 and print the size of every module.",
+        record=RECORD,
+        schema=SYNTHESIS_SCHEMA,
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result for programs")
-    chosen = parser.parse_args(arguments)
-    files = [chosen.json] if chosen.json else []
-    if RECORD.parents[1].is_dir():
-        RECORD.parent.mkdir(exist_ok=True)
-        files.append(RECORD)
-    try:
-        for file in files:
-            if file.is_dir() or not file.absolute().parent.is_dir():
-                raise VmxlabError(f"cannot write {file}: no such folder, or it is one")
-        config = SocConfig()
-        with progress("Synthesis") as say:
-            say("elaborating the RTL")
-            result = synthesize(soc_rtlil(config), TOP, say)
-        for file in files:
-            write_json(file, document(result, config), [SYNTHESIS_SCHEMA])
-    except VmxlabError as error:
-        print(f"vmxlab: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nvmxlab: interrupted", file=sys.stderr)
-        return 130
-    print_table(table(result), sys.stdout)
-    return 0
+    return command.run(arguments, measure)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The hart stands alone, every port behind shift registers, so that each path in i
 a flip-flop and none at a pin. Placement depends on chance: the median of some seeds counts.
 """
 
-import argparse
 import dataclasses
 import itertools
 import re
@@ -20,16 +19,15 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from fpga.command import Command
 from fpga.nextpnr import Placement, nextpnr_version, place_and_route
 from fpga.synthesis import CELL_ROWS
 from fpga.yosys import Cells, netlist_for_ecp5, yosys_version
 from rtl.core.hart import Hart
 from rtl.soc.config import SocConfig
 from sim.cache import hash_of
-from sim.errors import VmxlabError
-from sim.profile import Table, print_table
-from sim.progress import progress
-from sim.results import Schema, SchemaRow, git_revision, write_json
+from sim.profile import Table
+from sim.results import Schema, SchemaRow, git_revision
 
 __all__ = [
     "TIMING_SCHEMA",
@@ -250,10 +248,9 @@ def measure(text: str, seeds: Sequence[int], say=lambda stage, detail="": None) 
 
 
 def document(result: Timing, config: SocConfig) -> dict:
-    """The result as ``TIMING_SCHEMA`` describes it."""
+    """The result as ``TIMING_SCHEMA`` describes it, without the command."""
     return {
         "schema": TIMING_SCHEMA.name,
-        "command": "make timing",
         "target": "LFE5U-85F-6",
         "flow": {"frequency_mhz": FREQUENCY, "delay_ps": DELAY},
         "revision": git_revision(),
@@ -309,37 +306,26 @@ def tables(result: Timing) -> tuple[Table, Table]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the hart's clock; the value is the exit code: 0, 1 for a failure, 130 on Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fpga.timing",
+
+    def options(parser):
+        parser.add_argument(
+            "--seeds", metavar="N", nargs="+", type=int, default=list(SEEDS), help="placements"
+        )
+
+    def run(chosen, config, say):
+        result = measure(harness_rtlil(hart_of(config)), chosen.seeds, say)
+        return document(result, config), tables(result)
+
+    command = Command(
+        make="make timing",
+        module="fpga.timing",
+        title="Timing",
         description="Place and route the hart on an ECP5 and print its fastest clock and the path "
-        "that limits it. In a checkout the result is recorded in docs/data.",
+        "that limits it.",
+        record=RECORD,
+        schema=TIMING_SCHEMA,
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result for programs")
-    chosen = parser.parse_args(arguments)
-    files = [chosen.json] if chosen.json else []
-    if RECORD.parents[1].is_dir():
-        RECORD.parent.mkdir(exist_ok=True)
-        files.append(RECORD)
-    try:
-        for file in files:
-            if file.is_dir() or not file.absolute().parent.is_dir():
-                raise VmxlabError(f"cannot write {file}: no such folder, or it is one")
-        config = SocConfig()
-        with progress("Timing") as say:
-            say("elaborating the RTL")
-            result = measure(harness_rtlil(hart_of(config)), SEEDS, say)
-        for file in files:
-            write_json(file, document(result, config), [TIMING_SCHEMA])
-    except VmxlabError as error:
-        print(f"vmxlab: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nvmxlab: interrupted", file=sys.stderr)
-        return 130
-    for table in tables(result):
-        print_table(table, sys.stdout)
-        print()
-    return 0
+    return command.run(arguments, run, options)
 
 
 if __name__ == "__main__":

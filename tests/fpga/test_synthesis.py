@@ -22,6 +22,7 @@ from fpga.synthesis import (
     table,
 )
 from fpga.yosys import Cells, DesignError, check_design, map_to_ecp5
+from rtl.lib.collisions import COLLISIONS_UNDEFINED
 from rtl.soc.config import SocConfig
 from sim.errors import BuildError, ToolMissing
 from sim.results import violations
@@ -238,6 +239,42 @@ def test_the_soc_has_no_latches_and_no_black_boxes():
     text = soc_rtlil(SocConfig())
     assert str(Path(__file__).parents[2]) not in text
     check_design(text, synthesis.TOP)
+
+
+class Rows(wiring.Component):
+    """A block RAM, read in one place and written in another."""
+
+    place: In(9)
+    target: In(9)
+    value: In(18)
+    read: Out(18)
+
+    def __init__(self, **attrs):
+        self._attrs = attrs
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.rows = rows = memory.Memory(shape=18, depth=512, init=[], attrs=self._attrs)
+        read, write = rows.read_port(), rows.write_port()
+        m.d.comb += [
+            read.addr.eq(self.place),
+            write.addr.eq(self.target),
+            write.data.eq(self.value),
+            write.en.eq(self.value[0]),
+            self.read.eq(read.data),
+        ]
+        return m
+
+
+def test_only_memories_marked_so_lose_what_collisions_need():
+    def size(**attrs):
+        (cells,) = map_to_ecp5(convert(Rows(**attrs)), "top", flatten=True, delay=20_000).values()
+        return Cells.of(cells)
+
+    marked = size(**COLLISIONS_UNDEFINED)
+    assert (marked.lut4, marked.ff, marked.dp16kd) == (0, 0, 1)
+    assert size().ff >= 18
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fpga import nextpnr, timing
 from fpga.nextpnr import Placement, Step, place_and_route, placement_of
 from fpga.timing import TIMING_SCHEMA, ShiftHarness, Timing, harness_rtlil, legs, measure, units_of
 from fpga.yosys import Cells
-from rtl.soc.config import SocConfig
+from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.errors import BuildError, ToolMissing
 from sim.results import violations
 
@@ -239,6 +239,30 @@ def test_command_records_what_the_schema_describes(checkout, known, monkeypatch,
     shown = capsys.readouterr().out
     assert f"{known.fmax:.1f}" in shown
     assert "48 FF" in shown
+
+
+def test_another_configuration_has_its_own_record_and_says_its_command(
+    checkout, known, monkeypatch
+):
+    configurations, asked = [], []
+
+    def hart_of(config):
+        configurations.append(config)
+        return Accumulator()
+
+    def measure(text, seeds, say):
+        asked.append(seeds)
+        return known
+
+    monkeypatch.setattr(timing, "hart_of", hart_of)
+    monkeypatch.setattr(timing, "measure", measure)
+    assert timing.main(["--config", "small", "--seeds", "4", "5"]) == 0
+    assert (configurations, asked) == ([CONFIGURATIONS["small"]], [[4, 5]])
+    record = json.loads((checkout / "docs/data/timing-small.json").read_text())
+    assert record["command"] == "python -m fpga.timing --config small --seeds 4 5"
+    assert timing.main([]) == 0
+    record = json.loads((checkout / "docs/data/timing.json").read_text())
+    assert (record["command"], asked[-1]) == ("make timing", [1, 2, 3])
 
 
 def test_the_harts_units_are_known_by_name():
