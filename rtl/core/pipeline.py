@@ -130,10 +130,9 @@ class Pipeline(wiring.Component):
                 self.repair.calls.eq(prediction.calls),
                 self.repair.kind.eq(BranchKind.JUMP),
             ]
-        # Learnt one cycle later: the tables are far from where branches are decided.
-        m.d.sync += self.update.eq(execute.update)
+        m.d.comb += self.update.eq(execute.update)
         with m.If(~(execute.update.learn | execute.update.forget | execute.update.count)):
-            m.d.sync += [
+            m.d.comb += [
                 self.update.forget.eq(self.misfit.valid),
                 self.update.pc.eq(self.misfit.pc),
             ]

@@ -40,7 +40,7 @@ class SocConfig:
     shared_tlb_entries: int = _hart(_number(512, 8, 4096, "Entries of the L2 TLB.", power=True))
     walk_cache_entries: int = _hart(_number(4, 1, 16, "Entries of each cache of the page walker."))
     branch_targets: int = _hart(_number(512, 16, 4096, "Packets whose jump or branch the predictor remembers.", power=True))
-    branch_counters: int = _hart(_number(1024, 256, 16384, "Rows of each table of branch directions.", power=True))
+    branch_counters: int = _hart(_number(2048, 256, 16384, "Rows of each table of branch directions.", power=True))
     indirect_targets: int = _hart(_number(512, 16, 4096, "Targets of jumps through registers the predictor remembers.", power=True))
     bit_manipulation: bool = _hart(_switch(True, "The extensions Zba, Zbb and Zbs."))
 # fmt: on
