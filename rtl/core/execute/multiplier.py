@@ -46,6 +46,8 @@ class Multiplier(wiring.Component):
         )
         b_signed = self.operation == MultiplyOperation.MULH
 
+        whole = Signal(128)
+
         def parts(factor, is_signed):
             """The highest part has the sign."""
             cut = [factor[n * _PART : (n + 1) * _PART] for n in range(_COUNT)]
@@ -57,7 +59,7 @@ class Multiplier(wiring.Component):
             m.d.sync += operation.eq(self.operation)
 
         # Products that do not overlap stand side by side in one term of the sum: those of parts
-        # n and n + distance. Above a signed product stands its sign.
+        # n and n + distance, from bit 16 * distance on. Above a signed product stands its sign.
         def term(distance):
             places = []
             for n in range(_COUNT):
@@ -67,25 +69,27 @@ class Multiplier(wiring.Component):
                     with m.If(self.load):
                         m.d.sync += product.eq(made)
                     places.append(product)
-            return Cat(
-                Const(0, abs(distance) * _PART),
-                *(product[: 2 * _PART] for product in places[:-1]),
-                places[-1],
-            ).as_signed()
+            return Cat(*(product[: 2 * _PART] for product in places[:-1]), places[-1]).as_signed()
 
-        def plus(one, other):
-            total = Signal(signed(128))
-            m.d.comb += total.eq(one + other)
-            return total
-
-        total = term(0)
-        for distance in (1, 2, 3):
-            total = plus(total, plus(term(distance), term(-distance)))
+        # From the highest place down, each with what stands above it. The sums are cut into pieces
+        # between two additions: one addition of many terms would be built without carry chains.
+        total = Const(0, signed(1))
+        for distance in reversed(range(1, _COUNT)):
+            width = 128 - _PART * distance
+            both = Signal(signed(width), name=f"both_{distance}")
+            above = Signal(signed(width), name=f"above_{distance}")
+            m.d.comb += [
+                both.eq(term(distance) + term(-distance)),
+                above.eq(Cat(both[:_PART], (total + both[_PART:])[: width - _PART])),
+            ]
+            total = above
+        products = term(0)
+        m.d.comb += whole.eq(Cat(products[:_PART], (products[_PART:] + total)[: 128 - _PART]))
         with m.Switch(operation):
             with m.Case(MultiplyOperation.MUL):
-                m.d.comb += self.result.eq(total[:64])
+                m.d.comb += self.result.eq(whole[:64])
             with m.Case(MultiplyOperation.MULW):
-                m.d.comb += self.result.eq(total[:32].as_signed())
+                m.d.comb += self.result.eq(whole[:32].as_signed())
             with m.Default():
-                m.d.comb += self.result.eq(total[64:128])
+                m.d.comb += self.result.eq(whole[64:])
         return m
