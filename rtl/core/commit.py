@@ -141,7 +141,6 @@ class CommitStage(wiring.Component):
         valid, first = Signal(), Signal()
         inst = Signal(Executed)
         trap = Signal(Trap)
-        next_pc = Signal(64)
         done = Signal()
         flush = Signal()
         result = Signal(64)
@@ -171,7 +170,6 @@ class CommitStage(wiring.Component):
         going = Signal()
         m.d.comb += [
             going.eq(runs & ~stopping & ~interrupted),
-            next_pc.eq(inst.pc + Mux(inst.compressed, 2, 4)),
         ]
 
         take = Signal()
@@ -186,7 +184,7 @@ class CommitStage(wiring.Component):
             m.d.comb += result.eq(inst.result)
             with m.Switch(inst.unit):
                 with m.Case(Unit.ILLEGAL):
-                    address = inst.pc + Mux(inst.fault_second, 2, 0)
+                    address = Mux(inst.fault_second, inst.link, inst.pc)
                     with m.If(inst.fault == Fault.NONE):
                         raise_(Exception_.ILLEGAL_INSTRUCTION, inst.bits)
                     with m.Elif(inst.fault == Fault.PAGE):
@@ -229,7 +227,7 @@ class CommitStage(wiring.Component):
         self._trap(m, state, inst, rs1, rs2, trap, take, cause, stopping)
 
         # Where control goes on.
-        m.d.comb += self.redirect.pc.eq(next_pc)
+        m.d.comb += self.redirect.pc.eq(inst.link)
         with m.If(state == _State.TRAP):
             m.d.comb += [
                 self.redirect.valid.eq(~self.trapped_park),

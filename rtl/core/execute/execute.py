@@ -20,7 +20,8 @@ __all__ = ["ExecuteStage", "Executed"]
 class Executed(data.Struct):
     """An instruction on its way to the commit stage.
 
-    ``result`` is what it writes to rd or, for memory instructions, the address accessed.
+    ``result`` is what it writes to rd or, for memory instructions, the address accessed. ``link`` is
+    where its second half lies if only that could not be fetched, else what follows it in memory.
     ``rs2_late`` says that write-back holds that operand in the first cycle of the commit stage.
     ``indexed`` says that the data cache has been given the page offset already.
     """
@@ -37,6 +38,7 @@ class Executed(data.Struct):
     funct5: 5
     rd: 5
     late: 1
+    link: 64
     result: 64
     rs1: 64
     rs2: 64
@@ -132,7 +134,7 @@ class ExecuteStage(wiring.Component):
             branch.condition.eq(issued.funct3),
             branch.a.eq(rs1),
             branch.b.eq(rs2),
-            link.eq(issued.pc + Mux(issued.compressed, 2, 4)),
+            link.eq(issued.pc + Mux(issued.compressed | issued.fault_second, 2, 4)),
         ]
         # Addresses have an adder of their own, with no choice of operands before it: translation
         # comes after it in the same cycle.
@@ -165,6 +167,7 @@ class ExecuteStage(wiring.Component):
             executed.word.eq(issued.word),
             executed.funct3.eq(issued.funct3),
             executed.funct5.eq(issued.funct5),
+            executed.link.eq(link),
             executed.rd.eq(issued.rd),
             executed.late.eq(issued.late),
             executed.result.eq(result),

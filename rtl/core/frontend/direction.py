@@ -5,6 +5,8 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from rtl.lib.collisions import COLLISIONS_UNDEFINED
+
 __all__ = ["HISTORY_BITS", "Direction", "DirectionPredictor", "DirectionUpdate"]
 
 #: Outcomes remembered, the newest in bit 0.
@@ -104,9 +106,17 @@ class DirectionPredictor(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         rows, index_bits = self._counter_count, len(self.swept)
-        m.submodules.base = base = memory.Memory(shape=2, depth=rows, init=[])
-        m.submodules.short = short = memory.Memory(shape=unsigned(_ROW.size), depth=rows, init=[])
-        m.submodules.long = long = memory.Memory(shape=unsigned(_ROW.size), depth=rows, init=[])
+        # A read that collides with learning may give anything: it is a prediction, and every
+        # prediction is checked.
+        m.submodules.base = base = memory.Memory(
+            shape=2, depth=rows, init=[], attrs=COLLISIONS_UNDEFINED
+        )
+        m.submodules.short = short = memory.Memory(
+            shape=unsigned(_ROW.size), depth=rows, init=[], attrs=COLLISIONS_UNDEFINED
+        )
+        m.submodules.long = long = memory.Memory(
+            shape=unsigned(_ROW.size), depth=rows, init=[], attrs=COLLISIONS_UNDEFINED
+        )
         base_read, base_write = base.read_port(), base.write_port()
         direction, update = self.direction, self.update
         old = update.direction

@@ -5,11 +5,8 @@ from amaranth.lib import data, enum, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from rtl.core.frontend.direction import (
-    HISTORY_BITS,
-    Direction,
-    DirectionPredictor,
-)
+from rtl.core.frontend.direction import HISTORY_BITS, Direction, DirectionPredictor
+from rtl.lib.collisions import COLLISIONS_UNDEFINED
 
 __all__ = [
     "CALL_DEPTH",
@@ -172,11 +169,17 @@ class Predictor(wiring.Component):
             return (pc[_PACKET_BITS:] ^ history)[:indirect_bits]
 
         m.submodules.targets = targets = memory.Memory(
-            shape=unsigned(entry_shape.size), depth=self._target_count, init=[]
+            shape=unsigned(entry_shape.size),
+            depth=self._target_count,
+            init=[],
+            attrs=COLLISIONS_UNDEFINED,
         )
         m.submodules.direction = direction = DirectionPredictor(counter_count=self._counter_count)
         m.submodules.indirects = indirects = memory.Memory(
-            shape=TARGET_BITS - 1, depth=self._indirect_count, init=[]
+            shape=TARGET_BITS - 1,
+            depth=self._indirect_count,
+            init=[],
+            attrs=COLLISIONS_UNDEFINED,
         )
         indirect_read, indirect_write = indirects.read_port(), indirects.write_port()
         target_read, target_write = targets.read_port(), targets.write_port()
@@ -187,7 +190,10 @@ class Predictor(wiring.Component):
         looked_up = Signal(HISTORY_BITS)
         m.d.comb += looked_up.eq(Mux(self.follows, history, lagging))
         calls = Signal(range(CALL_DEPTH))
-        stack = [Signal(TARGET_BITS, name=f"call{n}") for n in range(CALL_DEPTH)]
+        m.submodules.stack = stack = memory.Memory(
+            shape=unsigned(TARGET_BITS), depth=CALL_DEPTH, init=[]
+        )
+        top, push_port = stack.read_port(domain="comb"), stack.write_port()
         # After reset the tables are swept.
         largest = max(self._target_count, self._counter_count, self._indirect_count)
         sweeping, swept = Signal(init=1), Signal(range(largest))
@@ -220,19 +226,15 @@ class Predictor(wiring.Component):
         )
         returns = entry.kind == BranchKind.RETURN
         is_branch = entry.kind == BranchKind.BRANCH
-        top = Signal(TARGET_BITS)
-        with m.Switch(calls):
-            for n in range(CALL_DEPTH):
-                with m.Case(n):
-                    m.d.comb += top.eq(stack[n])
         m.d.comb += [
+            top.addr.eq(calls),
             prediction.known.eq(known),
             prediction.taken.eq(known & (~is_branch | direction.taken)),
             prediction.last.eq(entry.last),
             prediction.target.eq(
                 Mux(
                     returns,
-                    top,
+                    top.data,
                     Cat(
                         Const(0, 1),
                         Mux(entry.kind == BranchKind.INDIRECT, indirect_read.data, entry.target),
@@ -274,11 +276,11 @@ class Predictor(wiring.Component):
             )
         with m.If(repair.valid | self.accept):
             m.d.sync += calls.eq(base + push - pop)
-        with m.If(push):
-            with m.Switch((base + 1)[: len(calls)]):
-                for n in range(CALL_DEPTH):
-                    with m.Case(n):
-                        m.d.sync += stack[n].eq(link)
+        m.d.comb += [
+            push_port.en.eq(push),
+            push_port.addr.eq(base + 1),
+            push_port.data.eq(link),
+        ]
 
         # Learning.
         update = self.update
@@ -311,5 +313,8 @@ class Predictor(wiring.Component):
                 indirect_write.addr.eq(swept),
                 indirect_write.data.eq(0),
                 indirect_write.en.eq(1),
+                push_port.addr.eq(swept),
+                push_port.data.eq(0),
+                push_port.en.eq(1),
             ]
         return m
