@@ -102,7 +102,7 @@ class Memory:
         )
         fault = Fault.NONE
         if source.random() < self._faults:
-            fault = source.choice([Fault.PAGE, Fault.ACCESS])
+            fault = source.choice([fault for fault in Fault if fault != Fault.NONE])
         last = source.randrange(4)
         # The predictor says nothing of halfwords in front of the address.
         known = source.random() < self._guesses and last >= fetched >> 1 & 3 and not fault.value
