@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate speed synth timing clean random linux prove mutate split
+.PHONY: help demo test lint format setup calibrate speed synth timing clean random race linux prove mutate split
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make synth      synthesize the SoC for ECP5 and print its size"
 	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
 	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
+	@echo "make race       run 2 000 programs on the RTL while a bus master races the hart (minutes)"
 	@echo "make linux      boot Debian's Linux kernel on the RTL to our own init (an hour or more)"
 	@echo "make split      compare the simulator with one built without Verilator's splitting (long)"
 	@echo "make prove      prove units of the RTL by induction (minutes)"
@@ -61,6 +62,10 @@ timing: $(STAMP)
 # 20 000 random programs on the RTL and the golden model; RANDOM_FLAGS="--first 500 --count 100".
 random: $(STAMP)
 	@$(BIN)/python -m sim.random_programs $(RANDOM_FLAGS)
+
+# Two programs per seed; RACE_FLAGS="--first 500 --count 100".
+race: $(STAMP)
+	@$(BIN)/python -m tests.racing $(RACE_FLAGS)
 
 # LINUX_FLAGS="--config small" for another configuration, whose result is shown but not recorded.
 linux: $(STAMP)

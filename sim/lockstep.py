@@ -394,10 +394,14 @@ class LockstepMachine:
         machine = self._machine
         while True:
             event = machine.run(min(cycles, _SLICE))
-            self.lockstep.check(machine.traced(_SLICE))
+            self.follow(machine.traced(_SLICE))
             cycles -= _SLICE
             if event != Event.BUDGET or cycles <= 0:
                 return event
+
+    def follow(self, records: bytes) -> None:
+        """Check what has retired since the last call. Raises Divergence."""
+        self.lockstep.check(records)
 
     def write_memory(self, hpa: int, data: bytes) -> None:
         self._machine.write_memory(hpa, data)

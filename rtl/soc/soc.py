@@ -9,6 +9,7 @@ from rtl.bus.axi4 import Axi4
 from rtl.bus.register_bus import RegisterBus, RegisterRequest, RegisterResponse
 from rtl.bus.register_decoder import RegisterDecoder
 from rtl.bus.request_arbiter import RequestArbiter
+from rtl.bus.snoop import SnoopPort
 from rtl.core.hart import Hart
 from rtl.core.ports import Park, PipelineStages, Resume, RetirementPort, Skip
 from rtl.irq.clint import Clint
@@ -39,6 +40,8 @@ class Soc(wiring.Component):
     config : SocConfig
     observed : bool
         Adds the member ``stages: Out(PipelineStages)``, for a trace of the pipeline.
+    bus_master : bool
+        Adds the member ``master: In(SnoopPort())``, for a bus master outside.
 
     Members
     -------
@@ -62,9 +65,10 @@ class Soc(wiring.Component):
     retirement : Out(RetirementPort())
     """
 
-    def __init__(self, config: SocConfig, *, observed: bool = False):
+    def __init__(self, config: SocConfig, *, observed: bool = False, bus_master: bool = False):
         self._config = config
         self._observed = observed
+        self._bus_master = bus_master
         super().__init__(
             {
                 "host": In(RegisterBus()),
@@ -84,6 +88,7 @@ class Soc(wiring.Component):
                 "finisher": Out(FinisherStatus),
                 "retirement": Out(RetirementPort()),
                 **({"stages": Out(PipelineStages)} if observed else {}),
+                **({"master": In(SnoopPort())} if bus_master else {}),
             }
         )
 
@@ -123,7 +128,13 @@ class Soc(wiring.Component):
         connect(m, flipped(self.memory), hart.memory)
         connect(m, hart.peripheral, arbiter.initiators[0])
         connect(m, port.peripheral, arbiter.initiators[1])
-        connect(m, port.snoop, hart.snoop)
+        if self._bus_master:
+            m.submodules.masters = masters = RequestArbiter(signature=SnoopPort(), count=2)
+            connect(m, port.snoop, masters.initiators[0])
+            connect(m, flipped(self.master), masters.initiators[1])
+            connect(m, masters.bus, hart.snoop)
+        else:
+            connect(m, port.snoop, hart.snoop)
         connect(m, arbiter.bus, decoder.bus)
         for name, unit in (
             ("rom", rom),

@@ -40,6 +40,8 @@ class Differential:
     ----------
     machine : Machine
         With a retirement trace, RAM for the programs, and a ROM nobody has written to.
+    lockstep : type
+        LockstepMachine, or a class made from it.
 
     Members
     -------
@@ -52,8 +54,8 @@ class Differential:
         names, and the one the tables name.
     """
 
-    def __init__(self, machine):
-        self._machine = LockstepMachine(_EmptyRom(machine))
+    def __init__(self, machine, lockstep: type[LockstepMachine] = LockstepMachine):
+        self._machine = lockstep(_EmptyRom(machine))
         self.checked = 0
         self.finished = 0
         self.unknowable = 0
