@@ -19,6 +19,9 @@ RETIREMENT_BYTES = 8 * _RETIREMENT_WORDS
 
 #: Cycles between two looks at Ctrl-C.
 _SLICE = 200_000
+#: By their bits: making one anew takes as long as two cycles of the machine.
+_EVENTS = tuple(map(Event, range(2 * max(Event))))
+_BUDGET = int(Event.BUDGET)
 
 
 class _Status(ctypes.Structure):
@@ -178,10 +181,10 @@ class Verilated:
 
     def _sliced(self, events: int, cycles: int) -> Event:
         # Between two slices Python looks at Ctrl-C.
-        while events == Event.BUDGET and cycles > _SLICE:
+        while events == _BUDGET and cycles > _SLICE:
             cycles -= _SLICE
             events = self._run(self._handle, min(cycles, _SLICE))
-        return Event(events)
+        return _EVENTS[events]
 
     def read(self, address: int, mask: int = 0xFF) -> int:
         """Read a word of the host port. Raises BusError when it is refused."""

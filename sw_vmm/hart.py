@@ -47,6 +47,7 @@ _USER, _SUPERVISOR, _MACHINE = (
 _PRIVILEGES = frozenset(int(level) for level in Privilege)
 
 _N = {name: csr.number for name, csr in CSRS.items()}
+_CSR_PRIVILEGES = {number: csr_privilege(number) for number in CSR_BY_NUMBER}
 _USER_COUNTERS = range(_N["cycle"], _N["hpmcounter31"] + 1)
 _MCYCLE, _MINSTRET = _N["mcycle"], _N["minstret"]
 
@@ -129,7 +130,7 @@ class Hart:
         """
         if (
             number not in CSR_BY_NUMBER
-            or self.privilege < csr_privilege(number)
+            or self.privilege < _CSR_PRIVILEGES[number]
             or (writes and csr_read_only(number))
             or not self._allowed(number)
         ):

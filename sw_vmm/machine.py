@@ -7,6 +7,10 @@ from typing import NamedTuple, Protocol
 __all__ = ["BusError", "Event", "Machine", "MachineBusy", "MachineError", "ParkRecord"]
 
 
+#: The double words of a park record, its instruction, and the small fields.
+_RECORD = struct.Struct("<10QIB")
+
+
 class MachineError(Exception):
     """The machine did not do what it was asked; the message is one line."""
 
@@ -58,14 +62,10 @@ class ParkRecord(NamedTuple):
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> "ParkRecord":
         """Decode the record's 11 little-endian words."""
-        *words, last = struct.unpack_from("<11Q", data)
-        return cls(
-            *words,
-            last & 0xFFFF_FFFF,
-            last >> 32 & 7,
-            last >> 35 & 3,
-            last >> 37 & 3,
-            last >> 39 & 1,
+        fields = _RECORD.unpack_from(data)
+        last = fields[-1]
+        return cls._make(
+            (*fields[:-1], last & 7, last >> 3 & 3, last >> 5 & 3, last >> 7 & 1),
         )
 
 

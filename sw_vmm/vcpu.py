@@ -45,6 +45,7 @@ _PAGE_FAULTS = {
     Exception_.LOAD_PAGE_FAULT: Access.READ,
     Exception_.STORE_PAGE_FAULT: Access.WRITE,
 }
+_PARKED, _ROOT_TRAP = int(Event.PARKED), int(ParkKind.ROOT_TRAP)
 _INTERRUPT = 1 << INTERRUPT_BIT
 _ILLEGAL = int(Exception_.ILLEGAL_INSTRUCTION)
 _ECALL = int(Exception_.ECALL_FROM_USER)
@@ -91,10 +92,10 @@ class Vcpu:
     def run(self, cycles: int) -> Exit:
         """Run for at most ``cycles`` cycles."""
         event = self._machine.run(cycles)
-        if event == Event.PARKED:
+        if event == _PARKED:
             self.parked = True
             self.record = record = self._machine.park
-            if record.kind == ParkKind.ROOT_TRAP:
+            if record.kind == _ROOT_TRAP:
                 return self._trap(record)
             if record.kind == ParkKind.STOP:
                 return Stopped()
