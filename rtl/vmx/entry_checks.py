@@ -12,7 +12,7 @@ from rtl.arch.vmx.checks import ENTRY_CHECKS
 from rtl.arch.vmx.controls import CONTROL_WORDS
 from rtl.arch.vmx.ept import EPT_ROOT_BITS, EPTP, EptMode
 from rtl.arch.vmx.exits import INTERRUPTION, InterruptionType
-from rtl.arch.vmx.fields import VMCS_FIELDS
+from rtl.arch.vmx.fields import VMCS_FIELDS, VMCS_NUMBER_BITS
 from rtl.lib.layouts import struct_of
 from rtl.mmu.context import Privilege
 
@@ -36,7 +36,7 @@ class FieldWrite(data.Struct):
     """A field of the current VMCS gets a value, by VMWRITE or as VMPTRLD reads it."""
 
     valid: 1
-    number: 9
+    number: VMCS_NUMBER_BITS
     value: 64
 
 

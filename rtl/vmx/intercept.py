@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.arch.csrs import CSR_BY_NUMBER, CSRS
 from rtl.arch.vmx import controls, exits
-from rtl.arch.vmx.fields import CSR_BITMAP, CSR_BITMAP_WORDS, VMCS_FIELDS
+from rtl.arch.vmx.fields import CSR_BITMAP, CSR_BITMAP_WORDS, CSR_REASONS, VMCS_FIELDS
 from rtl.lib.layouts import enum_of, struct_of
 from rtl.vmx.entry_checks import FieldWrite
 
@@ -37,12 +37,14 @@ class _Kind(enum.Enum, shape=3):
 
 
 def _kind(name: str) -> _Kind:
-    if name == "time":
-        return _Kind.TIME
-    if name in ("cycle", "instret") or name.startswith("hpmcounter"):
-        return _Kind.COUNTER
-    own = {"satp": _Kind.SATP, "mstatus": _Kind.MSTATUS, "sstatus": _Kind.SSTATUS}
-    return own.get(name, _Kind.BITMAP)
+    match CSR_REASONS.get(name):
+        case exits.ExitReason.TIME_READ:
+            return _Kind.TIME
+        case exits.ExitReason.COUNTER_READ:
+            return _Kind.COUNTER
+        case exits.ExitReason.SATP_OR_STATUS:
+            return _Kind[name.upper()]
+    return _Kind.BITMAP
 
 
 class CsrIntercept(wiring.Component):

@@ -12,6 +12,7 @@ from rtl.arch.vmx.fields import (
     VMCS_FIELDS,
     VMCS_HEADER,
     VMCS_LAUNCH_STATE,
+    VMCS_NUMBER_BITS,
     VMCS_REGION_BITS,
     VMCS_REVISION,
     LaunchState,
@@ -20,7 +21,14 @@ from rtl.bus.snoop import SnoopPort
 from rtl.lib.layouts import enum_of, struct_of
 from rtl.vmx.entry_checks import FieldWrite
 
-__all__ = ["InformationWrite", "VmInstructionError", "Vmcs", "VmcsAnswer", "VmcsCommand"]
+__all__ = [
+    "InformationWrite",
+    "VmInstructionError",
+    "Vmcs",
+    "VmcsAnswer",
+    "VmcsCommand",
+    "VmcsOperation",
+]
 
 _ERROR_BITS = 6
 VmInstructionError = enum_of(instructions.VmInstructionError, width=_ERROR_BITS)
@@ -62,7 +70,7 @@ class VmcsAnswer(data.Struct):
 class InformationWrite(data.Struct):
     """A field of the information area, as the hart writes it."""
 
-    number: 9
+    number: VMCS_NUMBER_BITS
     value: 64
 
 
@@ -110,7 +118,7 @@ class Vmcs(wiring.Component):
     information: In(stream.Signature(InformationWrite))
     memory: Out(SnoopPort())
     written: Out(FieldWrite)
-    live_number: Out(9)
+    live_number: Out(VMCS_NUMBER_BITS)
     live: In(1)
     live_value: In(64)
     on: Out(1)
@@ -295,7 +303,7 @@ class Vmcs(wiring.Component):
         m.d.sync += self._state.eq(_State.ANSWER)
         with m.If(self.current):
             m.d.sync += self._result.status.eq(self._error)
-            self._put(m, Const(_ERROR, 9), self._error)
+            self._put(m, Const(_ERROR, VMCS_NUMBER_BITS), self._error)
         with m.Else():
             m.d.sync += self._result.status.eq(-1)
 

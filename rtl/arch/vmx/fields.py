@@ -11,19 +11,23 @@ from enum import Enum
 
 from rtl.arch.csrs import CSRS, INTERRUPTS, MSTATUS, MSTATUS_CONSTANT
 from rtl.arch.layout import Field, Layout
+from rtl.arch.memory_map import PHYSICAL_BITS
 from rtl.arch.vmx.controls import CONTROL_WORDS
 from rtl.arch.vmx.ept import EPTP
-from rtl.arch.vmx.exits import ENTRY_FAILURE, EXIT_REASON_BITS, INTERRUPTION
+from rtl.arch.vmx.exits import ENTRY_FAILURE, EXIT_REASON_BITS, INTERRUPTION, ExitReason
+from rtl.arch.vmx.instructions import INVVPID_OPERAND
 
 __all__ = [
     "CSR_BITMAP",
     "CSR_BITMAP_WORDS",
+    "CSR_REASONS",
     "GUEST_CSRS",
     "TIME_SCALE_FRACTION",
     "VMCS_FIELDS",
     "VMCS_FIELD_BY_NUMBER",
     "VMCS_HEADER",
     "VMCS_LAUNCH_STATE",
+    "VMCS_NUMBER_BITS",
     "VMCS_REGION_BITS",
     "VMCS_REVISION",
     "ActivityState",
@@ -35,6 +39,8 @@ __all__ = [
 _ALL = (1 << 64) - 1
 #: Logarithm of the region's size and alignment in bytes.
 VMCS_REGION_BITS = 12
+#: Bits that tell the region's double words apart.
+VMCS_NUMBER_BITS = VMCS_REGION_BITS - 3
 #: Bits of time_scale below the binary point: 1 << 48 is the rate of the machine's own time.
 TIME_SCALE_FRACTION = 48
 
@@ -107,11 +113,16 @@ GUEST_CSRS = (
 #: Counters that stand still or count in the guest; its event counters read zero.
 _GUEST_COUNTINHIBIT = 0b101
 
-#: CSRs whose accesses another exit reason than 31 and 32 is for.
-_OWN_REASON = ("mstatus", "sstatus", "satp", "time", "cycle", "instret")
+#: CSRs whose accesses exit for a reason of their own; every other one is for the CSR bitmaps.
+CSR_REASONS = {
+    **dict.fromkeys(("mstatus", "sstatus", "satp"), ExitReason.SATP_OR_STATUS),
+    "time": ExitReason.TIME_READ,
+    **dict.fromkeys(("cycle", "instret"), ExitReason.COUNTER_READ),
+    **{name: ExitReason.COUNTER_READ for name in CSRS if name.startswith("hpmcounter")},
+}
 #: The CSR of each bit of the CSR bitmaps: bit n of the whole, 64 to a field.
 CSR_BITMAP = tuple(csr.name for csr in sorted(CSRS.values(), key=lambda csr: csr.number)
-                   if csr.name not in _OWN_REASON and not csr.name.startswith("hpmcounter"))
+                   if csr.name not in CSR_REASONS)
 CSR_BITMAP_WORDS = -(-len(CSR_BITMAP) // 64)
 # fmt: on
 
@@ -150,7 +161,11 @@ def _controls() -> Iterator[tuple[str, str, dict]]:
         {},
     )
     yield "eptp", "The EPT.", _from_layout(EPTP)
-    yield "vpid", "Virtual-processor identifier.", {"reserved": _ALL & ~0xFFFF}
+    yield (
+        "vpid",
+        "Virtual-processor identifier.",
+        {"reserved": _ALL & ~INVVPID_OPERAND["vpid"].mask},
+    )
     for kind in ("read", "write"):
         for word in range(CSR_BITMAP_WORDS):
             left = len(CSR_BITMAP) - 64 * word
@@ -208,7 +223,8 @@ def _guest() -> Iterator[tuple[str, str, dict]]:
 
 
 def _host() -> Iterator[tuple[str, str, dict]]:
-    yield "host_pc", "Where root M-mode goes on after an exit.", {"reserved": _ALL << 56 & _ALL | 1}
+    reserved = _ALL << PHYSICAL_BITS & _ALL | 1
+    yield "host_pc", "Where root M-mode goes on after an exit.", {"reserved": reserved}
 
 
 def _fields() -> Iterator[VmcsField]:

@@ -1,4 +1,4 @@
-"""Which instructions of a guest exit (docs/isa/vmx.md#intercept-order)."""
+"""Which CSR instructions of a guest exit (docs/isa/vmx.md#intercept-order)."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from rtl.arch.vmx.controls import CONTROL_WORDS
 from rtl.arch.vmx.exits import ExitReason
 from rtl.arch.vmx.fields import CSR_BITMAP
 
-__all__ = ["csr_exit", "exception_exits", "instruction_exit"]
+__all__ = ["csr_exit"]
 
 _CONTROLS = {row.name: 1 << row.bit for row in CONTROL_WORDS["execution_controls"].controls}
 _PLACE = {name: index for index, name in enumerate(CSR_BITMAP)}
@@ -46,17 +46,3 @@ def csr_exit(
     if writes and fields[f"csr_write_bitmap_{word}"] >> bit & 1:
         return ExitReason.CSR_WRITE
     return None
-
-
-def instruction_exit(fields: Mapping[str, int], name: str) -> ExitReason | None:
-    """The exit of wfi or sfence.vma that is legal in the guest, if it exits."""
-    match name:
-        case "wfi":
-            return ExitReason.WFI if _on(fields, "wfi_exiting") else None
-        case "sfence.vma":
-            return ExitReason.SFENCE_VMA if _on(fields, "sfence_vma_exiting") else None
-    return None
-
-
-def exception_exits(fields: Mapping[str, int], cause: int) -> bool:
-    return bool(fields["exception_bitmap"] >> cause & 1)

@@ -7,7 +7,7 @@ from amaranth.sim import Simulator
 
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS, VMCS_REVISION
-from rtl.arch.vmx.instructions import VM_FAIL_INVALID
+from rtl.arch.vmx.instructions import VM_FAIL_INVALID, VmInstructionError
 from rtl.vmx.vmcs import Vmcs, VmcsOperation
 from sim.golden.vmx.vmcs import VmcsUnit
 from tests.streams import get, put, wait
@@ -125,6 +125,7 @@ def test_lockstep_with_the_model(seed):
             op.VMCLEAR: lambda: model.vmclear(operand),
             op.VMPTRLD: lambda: model.vmptrld(operand),
             op.VMWRITE: lambda: model.vmwrite(operand, value),
+            op.FAIL: lambda: model.fail(VmInstructionError(operand)),
         }[operation]()
         return status, 0
 
@@ -134,7 +135,7 @@ def test_lockstep_with_the_model(seed):
         kinds = [op.VMXON, op.VMXOFF, op.VMCLEAR, op.VMPTRLD, op.VMREAD, op.VMWRITE]
         operations = choose.choices(kinds, [4, 1, 4, 12, 40, 40], k=250)
         # So many that every way to fail is seen, whatever the seed.
-        operations += [op.VMPTRLD, op.VMXON] + [op.VMPTRLD] * 30 + [op.VMWRITE] * 30
+        operations += [op.VMPTRLD, op.VMXON] + [op.VMPTRLD] * 30 + [op.VMWRITE] * 30 + [op.FAIL] * 5
         for operation in operations:
             if operation is op.VMXOFF:
                 model.vmxoff()
@@ -144,6 +145,8 @@ def test_lockstep_with_the_model(seed):
                 operand = choose.choice([*NUMBERS, *LIVE, 0, 1, 0x200, 1 << 40 | NUMBERS[0]])
             else:
                 operand = choose.choice(pointers)
+            if operation is op.FAIL:
+                operand = choose.choice(list(VmInstructionError)).value
             value = choose.getrandbits(64)
             wanted = model_do(operation, operand, value)
             found = await bench.do(ctx, operation, operand, value)
