@@ -11,7 +11,6 @@ import pytest
 
 from rtl.soc.config import CONFIGURATIONS
 from sim.cli import demo, doctor
-from sim.cli.main import main
 from sim.errors import VmxlabError
 from sim.guests import GUESTS, hello_elf
 from sim.packages import PackageError
@@ -28,22 +27,6 @@ INTERPRET = ["--technique", "interpret", "--charge", "0"]
 def fake_machine(monkeypatch):
     monkeypatch.setattr("sim.cli.run.open_machine", FakeMachine)
     monkeypatch.setattr("sim.cli.compare.open_machine", FakeMachine)
-
-
-@pytest.fixture
-def vmxlab(capfdbinary):
-    """Runs a command; gives exit code, standard output, standard error."""
-
-    def run(*arguments):
-        capfdbinary.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as error:
-            code = error.code
-        out, err = capfdbinary.readouterr()
-        return code, out, err.decode()
-
-    return run
 
 
 @pytest.fixture

@@ -6,27 +6,10 @@ import threading
 
 import pytest
 
-from sim.cli.main import main
 from sim.gdb import GdbServer
 from tests.sim.test_gdb import Client
 
 RUN = ["run", "hello", "--mem", "8M"]
-
-
-@pytest.fixture
-def vmxlab(capfdbinary):
-    """Runs a command; gives exit code, standard output, standard error."""
-
-    def run(*arguments):
-        capfdbinary.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as error:
-            code = error.code
-        out, err = capfdbinary.readouterr()
-        return code, out, err.decode()
-
-    return run
 
 
 def result(path):
