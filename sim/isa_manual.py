@@ -94,8 +94,9 @@ def _reasons() -> str:
         what = row.qualification
         what = f"layout `{what.name}`" if isinstance(what, Layout) else what
         text = row.text if row.reachable else f"{row.text} Not in this revision."
-        rows.append((int(row.reason), _code(row.name), text, what))
-    return _table(("number", "reason", "when", "qualification"), rows)
+        more = [name for name in ("instruction", "address", "interruption") if getattr(row, name)]
+        rows.append((int(row.reason), _code(row.name), text, what, ", ".join(more)))
+    return _table(("number", "reason", "when", "qualification", "more"), rows)
 
 
 def _layout(layout: Layout) -> str:

@@ -11,18 +11,21 @@ from rtl.arch.csrs import CSR_BY_NUMBER
 from rtl.arch.instructions import INSTRUCTIONS
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import PAGE_BITS
-from rtl.arch.records import RETIREMENT, ParkKind
-from rtl.arch.traps import INTERRUPT_BIT, Exception_, Privilege
+from rtl.arch.records import EXIT_BIT, RETIREMENT, ParkKind
+from rtl.arch.traps import INTERRUPT_BIT, Exception_, Privilege, World
+from rtl.arch.vmx.exits import EXIT_REASONS, INTERRUPTION, ExitReason
 from sim.disassembler import REGISTER_NAMES, disassemble
 from sim.errors import VmxlabError
 from sim.golden import Claim, Hart, InterruptRefused
 from sim.golden.csr_file import COUNTERS
+from sim.golden.events import EXIT_DUE, INJECTION_DUE
+from sim.golden.vmx.virtual_time import machine_ticks
 from sw_vmm.machine import Event
 
 __all__ = ["Divergence", "Lockstep", "LockstepMachine"]
 
 _RECORD = struct.Struct("<5Q")
-_RAM, _ROM = MEMORY_MAP["ram"], MEMORY_MAP["rom"]
+_RAM, _ROM, _CLINT = (MEMORY_MAP[name] for name in ("ram", "rom", "clint"))
 _WORD, _WORD32 = (1 << 64) - 1, (1 << 32) - 1
 _PAGE = 1 << PAGE_BITS
 #: The fields behind the fourth word, relative to it.
@@ -39,6 +42,8 @@ _ACCESS = _LOAD | _STORE
 _ACCESS_SIZE = _ACCESS | 3 << _SHIFT["size"]
 _LOADS = ["lb", "lh", "lw", "ld", "lbu", "lhu", "lwu"]
 _STORES = ["sb", "sh", "sw", "sd"]
+#: A VM entry that succeeds writes no register.
+_ENTRIES = ("vmlaunch", "vmresume")
 _FAULTS_OF_DEVICES = (Exception_.LOAD_ACCESS_FAULT, Exception_.STORE_ACCESS_FAULT)
 #: Records between two looks at the trace, and cycles (no machine retires two in a cycle).
 _SLICE = 1 << 16
@@ -85,15 +90,34 @@ class _Recorded:
     def __init__(self):
         self.value = 0
         self.fault = False
+        self.hart: Hart | None = None
+        self.ticks = 0  # time has come so far
 
     def read(self, hpa, size):
         return None if self.fault else self.value & (1 << 8 * size) - 1
 
     def write(self, hpa, size, value):
+        if hpa in _CLINT:
+            self.time_written()
         return not self.fault
 
+    def time_written(self):
+        self.ticks = 0
+
     def counter(self, name):
+        if name == "time":
+            return self._time()
         return self.value
+
+    def _time(self):
+        """The machine's, when the record shows that of the present world."""
+        hart = self.hart
+        if not hart.world:
+            self.ticks = self.value
+        else:
+            fields = hart.vmx.vmcs.fields
+            self.ticks = machine_ticks(fields, self.value, self.ticks) or self.ticks
+        return self.ticks
 
     def lines(self):
         return self.value
@@ -110,6 +134,8 @@ class Lockstep:
         Memory before the first record, from the start of each region.
     bit_manipulation : bool
         The machine has Zba, Zbb and Zbs.
+    vmx : bool
+        It has the virtualization extension.
 
     Members
     -------
@@ -125,9 +151,11 @@ class Lockstep:
         ram: bytes = b"",
         rom: bytes = b"",
         bit_manipulation: bool = True,
+        vmx: bool = False,
     ):
         self._platform = _Recorded()
-        self.hart = Hart(ram_size, self._platform, bit_manipulation=bit_manipulation)
+        self.hart = Hart(ram_size, self._platform, bit_manipulation=bit_manipulation, vmx=vmx)
+        self._platform.hart = self.hart
         # What was there before the first record is no history.
         self.hart.memory.ram[: len(ram)] = ram
         self.hart.memory.write_physical(_ROM.base, rom)
@@ -141,12 +169,12 @@ class Lockstep:
         place = 0
         for pc, value, data, both, flags in _RECORD.iter_unpack(records):
             bits = both & _WORD32
-            before = hart.privilege
+            before = hart.privilege | hart.world << 2
             platform.value = value
             if flags & _TRAP:
-                reason = self._trap(pc, value, data, bits)
+                reason = self._trap(pc, value, data, bits, both >> 32, flags)
             elif hart.due >= 0:
-                reason = f"interrupt {hart.due} is pending and enabled, but was not taken"
+                reason = self._missed()
             elif hart.pc != pc:
                 reason = "another pc"
             else:
@@ -162,7 +190,7 @@ class Lockstep:
                 else:
                     rd = flags & _RD_MASK
                     expected = _EXPECTED.get(i.name, 0)
-                    if (rd or 32) != i.rd:
+                    if (rd or 32) != i.rd and not self._entered(i, rd):
                         reason = "another destination register"
                     elif rd and x[rd] != value:
                         reason = "another value"
@@ -178,11 +206,72 @@ class Lockstep:
             self.checked += 1
         self._last = (self._last + records)[-_SHOWN * _RECORD.size :]
 
-    def _trap(self, pc, cause, value, bits):
+    def _missed(self):
+        """What should have come first."""
+        due = self.hart.due
+        if due == INJECTION_DUE:
+            return "the event injected was not taken"
+        if due >= EXIT_DUE:
+            return f"exit {due - EXIT_DUE} is due, but did not come"
+        return f"interrupt {due} is pending and enabled, but was not taken"
+
+    def _entered(self, i, rd):
+        """Whether this is a VM entry that wrote no register, and the record agrees."""
+        return not rd and i.name in _ENTRIES and not self.hart.vmx.root_csr.values["vmxstatus"]
+
+    def _exit(self, exit_, bits, interruption, waits):
+        """What is wrong with the record of a VM exit, or None; the model exits too."""
+        hart = self.hart
+        reason, qualification = exit_[0] & ~(1 << EXIT_BIT), exit_[1]
+        if reason not in EXIT_REASONS or not hart.world:
+            return "nothing exits here"
+        if not EXIT_REASONS[ExitReason(reason)].instruction:
+            try:
+                cause = INTERRUPTION["cause"].extract(interruption)
+                hart.vmx.event_exit(reason, cause=cause, waits=waits)
+            except InterruptRefused as refused:
+                return str(refused)
+        elif hart.due >= 0:
+            return self._missed()
+        elif reason == ExitReason.EXCEPTION:
+            cause = INTERRUPTION["cause"].extract(interruption)
+            self._step_to(Claim(bits, cause, qualification))
+        else:
+            self._step_to(Claim(bits, *exit_))
+        if hart.trapped is None:
+            return "nothing exits here"
+        if hart.trapped[0] != exit_[0]:
+            return "another exit"
+        fields = hart.vmx.vmcs.fields
+        if fields["exit_instruction"] != bits:
+            return "another instruction"
+        if fields["exit_interruption"] != interruption:
+            return "another interruption"
+        return None if hart.trapped[1] == qualification else "another exit qualification"
+
+    def _step_to(self, claim):
+        """A step that is claimed to trap."""
+        memory = self.hart.memory
+        memory.claimed = memory.claimed_value = None
+        memory.claimed_fault = claim.cause, claim.value
+        platform = self._platform
+        platform.fault = claim.cause in _FAULTS_OF_DEVICES
+        ticks = platform.ticks
+        self.hart.step(claim)
+        # What a counter seemed to read is not in such a record.
+        platform.fault, platform.ticks = False, ticks
+        memory.claimed_fault = None
+
+    def _trap(self, pc, cause, value, bits, address, flags):
         """What is wrong with a trap record, or None; the model takes the trap too."""
-        hart, memory = self.hart, self.hart.memory
+        hart = self.hart
         if hart.pc != pc:
             return "another pc"
+        if hart.due == INJECTION_DUE:
+            hart.vmx.inject()
+            return None if hart.trapped == (cause, value) else self._missed()
+        if cause >> EXIT_BIT == 1:
+            return self._exit((cause, value), bits, address, bool(flags & _LOAD))
         if cause >> INTERRUPT_BIT:
             try:
                 hart.interrupt(cause & (1 << INTERRUPT_BIT) - 1)
@@ -190,13 +279,8 @@ class Lockstep:
                 return str(refused)
             return None if value == 0 else "another trap value"
         if hart.due >= 0:
-            return f"interrupt {hart.due} is pending and enabled, but was not taken"
-        memory.claimed = memory.claimed_value = None
-        memory.claimed_fault = cause, value
-        self._platform.fault = cause in _FAULTS_OF_DEVICES
-        hart.step(Claim(bits, cause, value))
-        self._platform.fault = False
-        memory.claimed_fault = None
+            return self._missed()
+        self._step_to(Claim(bits, cause, value))
         if hart.trapped is None:
             return "nothing traps here"
         if hart.trapped[0] != cause:
@@ -225,6 +309,13 @@ class Lockstep:
                 return "other data stored"
         return None
 
+    def wrote(self, hpa: int, data: bytes) -> None:
+        """The host has written memory, or a device."""
+        if hpa in _RAM or hpa in _ROM:
+            self.hart.memory.write_physical(hpa, data)
+        elif hpa in _CLINT:
+            self._platform.time_written()
+
     def compare_memory(self, ram: bytes | memoryview) -> None:
         """Compare all of RAM with the machine's, caches written back. Raises Divergence."""
         mine, place = self.hart.memory.ram, 0
@@ -233,9 +324,11 @@ class Lockstep:
                 self._compare_page(place, bytes(ram[place : place + _PAGE]))
 
     def _compare_page(self, place, found):
-        memory = self.hart.memory
+        memory, vmx = self.hart.memory, self.hart.vmx
         for n in range(0, len(found), 8):
             address = _RAM.base + place + n
+            if vmx and address in vmx.vmcs.opaque:
+                continue
             word = int.from_bytes(found[n : n + 8], "little")
             mine = int.from_bytes(memory.ram[place + n : place + n + 8], "little")
             # What hardware may have made of a leaf unseen is right too.
@@ -288,6 +381,7 @@ class Lockstep:
             if i.name in _EXPECTED:
                 yield f"  address    {hart.memory.physical:#x}"
         yield f"  pc         {hart.pc:#018x} privilege {Privilege(hart.privilege).name}"
+        yield f"  world      {World(hart.world).name}"
         for first in range(0, 32, 4):
             yield "  " + "  ".join(
                 f"{REGISTER_NAMES[n]:4} {hart.x[n]:016x}" for n in range(first, first + 4)
@@ -315,9 +409,10 @@ def _whole(records):
 def _described(record):
     fields = RETIREMENT.decode(int.from_bytes(record, "little"))
     pc, bits = fields["pc"], fields["instruction"]
-    text = f"{pc:016x} {'UHSM'[fields['privilege']]} "
+    text = f"{pc:016x} {'UHSM'[fields['privilege']]}{' g'[fields['world']]} "
     if fields["trap"]:
-        return f"{text}trap {fields['value']:#x} value {fields['data']:#x}"
+        kind = "exit" if fields["value"] >> EXIT_BIT == 1 else "trap"
+        return f"{text}{kind} {fields['value']:#x} value {fields['data']:#x}"
     text += f"{bits:0{8 if bits & 3 == 3 else 4}x}".ljust(9) + disassemble(bits, pc).ljust(32)
     if fields["rd"]:
         text += f" {REGISTER_NAMES[fields['rd']]} = {fields['value']:#x}"
@@ -363,14 +458,17 @@ class LockstepMachine:
         if self.lockstep is None:
             self.lockstep = self._started()
         hart = self.lockstep.hart
-        if record.kind == ParkKind.ROOT_TRAP:
-            hart.return_from_machine()
-        hart.privilege = record.privilege
-        hart.switched()
-        hart.pc = pc
-        hart.memory.reserved = None
-        if rd:
-            hart.x[rd] = value
+        if record.kind == ParkKind.VM_EXIT:
+            hart.vmx.resume(pc, rd=rd, value=value)
+        else:
+            if record.kind == ParkKind.ROOT_TRAP:
+                hart.return_from_machine()
+            hart.privilege = record.privilege
+            hart.switched()
+            hart.pc = pc
+            hart.memory.reserved = None
+            if rd:
+                hart.x[rd] = value
         machine.resume(pc, rd=rd, value=value, charge=charge)
 
     def _started(self):
@@ -405,8 +503,8 @@ class LockstepMachine:
 
     def write_memory(self, hpa: int, data: bytes) -> None:
         self._machine.write_memory(hpa, data)
-        if self.lockstep is not None and (hpa in _RAM or hpa in _ROM):
-            self.lockstep.hart.memory.write_physical(hpa, data)
+        if self.lockstep is not None:
+            self.lockstep.wrote(hpa, data)
 
     def write_gpr(self, number: int, value: int) -> None:
         self._machine.write_gpr(number, value)

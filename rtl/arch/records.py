@@ -4,7 +4,10 @@ from enum import IntEnum
 
 from rtl.arch.layout import Layout
 
-__all__ = ["PARK", "RESUME", "RETIREMENT", "STAGES", "HostCommand", "ParkKind"]
+__all__ = ["EXIT_BIT", "PARK", "RESUME", "RETIREMENT", "STAGES", "HostCommand", "ParkKind"]
+
+#: Bit of a retirement record's value that tells a VM exit from a trap.
+EXIT_BIT = 62
 
 
 class ParkKind(IntEnum):
@@ -59,15 +62,17 @@ RESUME = Layout.packed("resume",
 
 RETIREMENT = Layout.packed("retirement",
     ("pc", 64, "Address of the instruction."),
-    ("value", 64, "What it wrote to rd; for a trap, the cause in mcause's form."),
-    ("data", 64, "Its rs2, the low bytes of which a store stores; for a trap, the trap value."),
+    ("value", 64, "What it wrote to rd; for a trap, the cause in mcause's form; for a VM exit, the "
+                  "exit reason and bit 62."),
+    ("data", 64, "Its rs2, the low bytes of which a store stores; for a trap, the trap value; for a "
+                 "VM exit, the exit qualification."),
     ("instruction", 32, "Its bits as they stand in memory; a compressed one in bits 15:0."),
-    ("address", 32, "Bus address (hpa) of the access."),
+    ("address", 32, "Bus address (hpa) of the access; for a VM exit, exit_interruption."),
     ("rd", 5, "Register it wrote; 0 for none."),
     ("privilege", 2, "Privilege level before it."),
     ("world", 1, "Root or non-root operation, before it."),
-    ("trap", 1, "The instruction did not retire: a trap was taken at its pc instead."),
-    ("load", 1, "It read memory."),
+    ("trap", 1, "The instruction did not retire: a trap or a VM exit was taken at its pc instead."),
+    ("load", 1, "It read memory; for a VM exit, the guest was in wfi."),
     ("store", 1, "It wrote memory (a failed sc did not)."),
     ("size", 2, "Logarithm of the bytes accessed."),
 )

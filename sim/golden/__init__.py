@@ -6,7 +6,8 @@ answer comes from outside, it asks: the ``Platform`` for device reads, counters 
 and the ``Claim``, what an implementation says it did, for stale code and translations.
 """
 
-from sim.golden.hart import Claim, Hart, InterruptRefused, Platform
+from sim.golden.events import InterruptRefused
+from sim.golden.hart import Claim, Hart, Platform
 from sim.golden.memory_unit import Trap, Unknowable
 
 __all__ = ["Claim", "Hart", "InterruptRefused", "Platform", "Trap", "Unknowable"]

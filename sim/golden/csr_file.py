@@ -1,5 +1,7 @@
 """The CSRs of one world: values, views of each other, and what writes may change."""
 
+from collections.abc import Mapping
+
 from rtl.arch.csrs import (
     CSR_BY_NUMBER,
     CSRS,
@@ -7,6 +9,7 @@ from rtl.arch.csrs import (
     MENVCFG,
     MSTATUS,
     SSTATUS_FIELDS,
+    Csr,
 )
 from rtl.arch.paging import SATP, SatpMode
 from rtl.arch.performance import HPM_COUNTERS
@@ -41,6 +44,8 @@ class CsrFile:
     ----------
     platform : Platform
         Asked for counters and interrupt lines.
+    more : dict of str to Csr
+        CSRs there are besides those of ``rtl.arch.csrs``.
 
     Members
     -------
@@ -48,13 +53,18 @@ class CsrFile:
         Every register with bits of its own. ``mip`` holds the bits that software can set.
     retired : int
         Instructions retired, for minstret.
+    by_number : dict of int to Csr
+        The CSRs that exist.
     """
 
-    def __init__(self, platform):
+    def __init__(self, platform, more: Mapping[str, Csr] | None = None):
         self.platform = platform
+        self.by_number = CSR_BY_NUMBER
+        if more:
+            self.by_number = CSR_BY_NUMBER | {csr.number: csr for csr in more.values()}
         self.values = {
             name: csr.reset
-            for name, csr in CSRS.items()
+            for name, csr in {**CSRS, **(more or {})}.items()
             if csr.writable and name not in ("sstatus", "sie", "sip", "minstret", *COUNTERS)
         }
         self.retired = 0
@@ -96,7 +106,7 @@ class CsrFile:
 
     def read(self, number: int) -> tuple[int, int]:
         """What an access reads, and what csrrs and csrrc start from."""
-        csr = CSR_BY_NUMBER[number]
+        csr = self.by_number[number]
         special = self._read.get(csr.name)
         value = special() if special else self.values.get(csr.name, csr.reset)
         if csr.name == "mip":
@@ -106,7 +116,7 @@ class CsrFile:
 
     def write(self, number: int, value: int, *, retires: bool = True) -> None:
         """Write what can be written of ``value``; the host's writes are no instructions."""
-        csr = CSR_BY_NUMBER[number]
+        csr = self.by_number[number]
         self._own = int(retires)
         self._write.get(csr.name, self._write_plain)(csr, value & _WORD)
 

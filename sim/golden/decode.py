@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from rtl.arch.instructions import IMMEDIATES, RD, RS1, RS2, Format, decode
+from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from sim.golden import integer, memory_operations, system
+from sim.golden.vmx import instructions as vmx
 
 __all__ = ["NO_REGISTER", "Decoded", "decoded"]
 
@@ -12,7 +14,12 @@ NO_REGISTER = 32
 _WORD = (1 << 64) - 1
 _LINK, _STACK = 1, 2
 
-_EXECUTE = {**integer.EXECUTE, **memory_operations.EXECUTE, **system.EXECUTE}
+_EXECUTE = {
+    **integer.EXECUTE,
+    **memory_operations.EXECUTE,
+    **system.EXECUTE,
+    **vmx.EXECUTE,
+}
 
 
 class Decoded:
@@ -34,24 +41,26 @@ class Decoded:
         self.immediate = immediate & _WORD
 
 
-#: By whether bit manipulation is implemented.
-_CACHES: tuple[dict[int, Decoded], ...] = ({}, {})
+#: By whether bit manipulation is implemented, and twice that for VMX.
+_CACHES: tuple[dict[int, Decoded], ...] = ({}, {}, {}, {})
 _CACHE_SIZE = 1 << 17
 
 
-def decoded(bits: int, bit_manipulation: bool = True) -> Decoded:
+def decoded(bits: int, bit_manipulation: bool = True, vmx: bool = False) -> Decoded:
     """The instruction in ``bits``; a word that is none decodes to illegal instruction."""
-    cache = _CACHES[bit_manipulation]
+    cache = _CACHES[bit_manipulation + 2 * vmx]
     found = cache.get(bits)
     if found is None:
         if len(cache) >= _CACHE_SIZE:
             cache.clear()
-        found = cache[bits] = _decode(bits, bit_manipulation)
+        found = cache[bits] = _decode(bits, bit_manipulation, vmx)
     return found
 
 
-def _decode(bits, bit_manipulation):
+def _decode(bits, bit_manipulation, vmx):
     row = decode(bits, bit_manipulation=bit_manipulation)
+    if row is None and vmx:
+        row = _vmx_instruction(bits)
     if row is None:
         return Decoded(bits, "illegal", system.illegal, 0, 0, 0, 0)
     name = row.expansion or row.name
@@ -60,6 +69,11 @@ def _decode(bits, bit_manipulation):
     if name not in _EXECUTE:
         raise NotImplementedError(f"the golden model does not know {name}")
     return Decoded(bits, name, _EXECUTE[name], rd, rs1, rs2, immediate)
+
+
+def _vmx_instruction(bits):
+    encodings = (row.encoding for row in VMX_INSTRUCTIONS.values())
+    return next((row for row in encodings if bits & row.mask == row.match), None)
 
 
 def _field(bits, place):

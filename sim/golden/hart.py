@@ -4,7 +4,6 @@ from typing import NamedTuple, Protocol
 
 from rtl.arch.csrs import (
     COUNTEREN,
-    CSR_BY_NUMBER,
     CSRS,
     MENVCFG,
     TVEC,
@@ -19,12 +18,16 @@ from rtl.arch.traps import (
     Privilege,
     World,
 )
+from rtl.arch.vmx.capability import VMX_CSRS
 from sim.golden.csr_file import CsrFile
 from sim.golden.decode import Decoded, decoded
+from sim.golden.events import EXIT_DUE, InterruptRefused
 from sim.golden.memory_unit import MemoryUnit, Trap
-from sim.golden.translation import Context
+from sim.golden.translation import Context, Stage
+from sim.golden.vmx.exits import VmExit
+from sim.golden.vmx.operation import VmxOperation
 
-__all__ = ["Claim", "Hart", "InterruptRefused", "Platform"]
+__all__ = ["Claim", "Hart", "Platform"]
 
 _WORD = (1 << 64) - 1
 _MACHINE, _SUPERVISOR, _USER = Privilege.MACHINE, Privilege.SUPERVISOR, Privilege.USER
@@ -52,10 +55,13 @@ class Platform(Protocol):
         """Whether the device takes it."""
 
     def counter(self, name: str) -> int:
-        """What ``cycle``, ``mcycle`` or ``time`` reads now."""
+        """What ``cycle``, ``mcycle`` or ``time`` reads now; time is the machine's.
+
+        Of a VMCS: what VMREAD of guest_mcycle or guest_preemption_timer reads.
+        """
 
     def lines(self) -> int:
-        """The bits of mip that are driven from outside, and sti as stimecmp drives it."""
+        """The bits of mip that are driven from outside, and as the timers drive it."""
 
 
 class Claim(NamedTuple):
@@ -68,10 +74,6 @@ class Claim(NamedTuple):
     bits: int
     cause: int
     value: int
-
-
-class InterruptRefused(Exception):
-    """The interrupt could not be taken here; the message says why."""
 
 
 class Hart:
@@ -88,6 +90,8 @@ class Hart:
         Hardware always sets A and D, as other harts do; else only with menvcfg.ADUE.
     bit_manipulation : bool
         Zba, Zbb and Zbs are implemented.
+    vmx : bool
+        The virtualization extension is implemented (``sim.golden.vmx``).
 
     Members
     -------
@@ -97,12 +101,14 @@ class Hart:
     csr : CsrFile
         Those of the present world.
     memory : MemoryUnit
+    vmx : VmxOperation or None
     trapped : tuple of (cause, value) or None
-        The exception the last step raised.
+        The exception the last step raised; or the VM exit, as a retirement record shows it.
     executed : Decoded or None
         What the last step executed or refused; None when it could not be fetched.
     due : int
-        An interrupt that has to be taken before the next instruction, or -1.
+        An interrupt that has to be taken before the next instruction, or -1; or what else
+        ``sim.golden.events`` has codes for.
     """
 
     def __init__(
@@ -112,15 +118,18 @@ class Hart:
         *,
         updates: bool = False,
         bit_manipulation: bool = True,
+        vmx: bool = False,
     ):
         self._updates = updates
-        self._bit_manipulation = bit_manipulation
+        self._extensions = bit_manipulation, vmx
         self.x = [0] * 33
         self.pc = self.next = MEMORY_MAP["rom"].base
         self.privilege = int(_MACHINE)
-        self.world = World.ROOT
-        self.csr = CsrFile(platform)
+        self.world = int(World.ROOT)
+        self.csr = CsrFile(platform, VMX_CSRS if vmx else None)
         self.memory = MemoryUnit(ram_size, platform)
+        self.stage: Stage | None = None
+        self.vmx = VmxOperation(self, ram_size) if vmx else None
         self.trapped: tuple[int, int] | None = None
         self.executed: Decoded | None = None
         self.due = -1
@@ -135,18 +144,23 @@ class Hart:
         self.trapped = None
         try:
             bits = self.memory.fetch(pc, claim)
-            self.executed = instruction = decoded(bits, self._bit_manipulation)
+            self.executed = instruction = decoded(bits, *self._extensions)
             self.next = pc + instruction.length & _WORD
             instruction.execute(self, instruction)
             self.pc = self.next
             self.csr.retired += 1
         except Trap as trap:
             self.trapped = trap.cause, trap.value
-            self.enter_trap(trap.cause, trap.value, interrupt=False)
+            if self.world and self.vmx.intercepts(trap.cause):
+                self.vmx.exception_exit(trap.cause, trap.value)
+            else:
+                self.enter_trap(trap.cause, trap.value, interrupt=False)
+        except VmExit as exit_:
+            self.vmx.exit(exit_)
 
     def csr_accessible(self, number: int, writes: bool) -> bool:
         """Whether the instruction is legal."""
-        if number not in CSR_BY_NUMBER or (writes and csr_read_only(number)):
+        if number not in self.csr.by_number or (writes and csr_read_only(number)):
             return False
         privilege, values = self.privilege, self.csr.values
         if privilege == _MACHINE:
@@ -197,6 +211,7 @@ class Hart:
             bool(self.csr.status("sum")),
             bool(self.csr.status("mxr")),
             self._updates or bool(self.csr.values["menvcfg"] & _UPDATE),
+            self.stage,
         )
 
     # Traps.
@@ -249,7 +264,7 @@ class Hart:
             return privilege == _USER or (privilege == _SUPERVISOR and bool(self.csr.status("sie")))
         return privilege != _MACHINE or bool(self.csr.status("mie"))
 
-    def _chosen(self, pending):
+    def chosen(self, pending: int) -> int:
         """The interrupt taken when ``pending`` is mip: M's first, then by priority; -1 for none."""
         values = self.csr.values
         for delegated in (0, 1):
@@ -262,17 +277,23 @@ class Hart:
         return -1
 
     def _due(self):
+        if self.world:
+            due = self.vmx.due()
+            if due >= 0:
+                return due
         known = self.csr.known_pending()
-        return self._chosen(known) if known else -1
+        return self.chosen(known) if known else -1
 
     def interrupt(self, code: int) -> None:
         """Take an interrupt that has arrived. Raises InterruptRefused when it cannot be taken."""
         csr = self.csr
+        if self.due >= EXIT_DUE:
+            raise InterruptRefused(f"before interrupt {code} comes something else")
         if not csr.possibly_pending() >> code & 1:
             raise InterruptRefused(f"interrupt {code} is not pending and nothing can make it so")
         if not csr.values["mie"] >> code & 1:
             raise InterruptRefused(f"interrupt {code} is disabled in mie")
-        chosen = self._chosen(csr.known_pending() | 1 << code)
+        chosen = self.chosen(csr.known_pending() | 1 << code)
         if chosen == -1:
             raise InterruptRefused(f"interrupt {code} is disabled at privilege {self.privilege}")
         if chosen != code:

@@ -5,6 +5,7 @@ from rtl.arch.paging import PAGE_BITS, Access
 from rtl.arch.traps import Exception_
 from sim.golden.page_tables import PageTables
 from sim.golden.translation import Context, Fault, canonical
+from sim.golden.vmx.exits import ept_exit
 
 __all__ = ["MemoryUnit", "Trap", "Unknowable"]
 
@@ -107,7 +108,7 @@ class MemoryUnit:
         self._executable = self._view(Access.FETCH, fetch)
 
     def _view(self, access, context):
-        key = (access, context if context.paged else None)
+        key = (access, context if context.paged or context.stage else None)
         return self._views.setdefault(key, {})
 
     def _forget_views(self):
@@ -164,6 +165,8 @@ class MemoryUnit:
             refusal = outcome.fault
             if refusal is None and self._code_half(outcome.physical) is None:
                 refusal = Fault.ACCESS
+            if refusal == Fault.EPT:
+                return ept_exit(pc, outcome.refusal).trap == fault
             if fault is not None and fault[1] == pc:
                 return _FAULTS.get((refusal, Access.FETCH)) == fault[0]
             if refusal is not None:
@@ -310,7 +313,8 @@ class MemoryUnit:
             # One page, one translation, however old.
             return self._place(high, access, first & ~_OFFSET | high & _OFFSET, size, True)
         context = self._data_context
-        if context.paged and canonical(high) and self.claimed is not None:
+        translated = context.stage or context.paged
+        if translated and (canonical(high) or not context.paged) and self.claimed is not None:
             # It retired: some translation let it, and nothing tells which.
             places = {
                 outcome.physical
@@ -445,12 +449,16 @@ class MemoryUnit:
 
     def _translate(self, gva, access, context, accept=None):
         if not context.paged:
-            if gva >> _BARE_BITS:
-                raise self._fault(Fault.ACCESS, access, gva)
-            return gva
-        if not canonical(gva):
+            if not context.stage:
+                if gva >> _BARE_BITS:
+                    raise self._fault(Fault.ACCESS, access, gva)
+                return gva
+        elif not canonical(gva):
             raise self._fault(Fault.PAGE, access, gva)
         outcome = self.tables.translate(gva, access, context, accept)
+        if outcome.fault == Fault.EPT:
+            self.tables.history.violated(gva, outcome.refusal.gpa)
+            raise ept_exit(gva, outcome.refusal)
         if outcome.fault:
             raise self._fault(outcome.fault, access, gva)
         return outcome.physical
@@ -465,6 +473,8 @@ class MemoryUnit:
 
         def accept(outcome):
             refusal, physical = outcome.fault, outcome.physical
+            if refusal == Fault.EPT:
+                return ept_exit(gva, outcome.refusal).trap == self.claimed_fault
             if refusal is None and not self.tables.readable(physical):
                 refusal = Fault.ACCESS
             if value == gva:
@@ -481,8 +491,8 @@ class MemoryUnit:
         view, first = self._view(access, context), place & ~_OFFSET
         if view.get(gva >> PAGE_BITS) is not None or first + _PAGE > self._fitted:
             return
-        if context.paged:
+        if context.paged or context.stage:
             outcome = self.tables.present(gva, access, context)
-            if outcome.physical != place + _BASE or outcome.value != outcome.held:
+            if outcome.physical != place + _BASE or outcome.writes():
                 return
         view[gva >> PAGE_BITS] = first

@@ -17,8 +17,9 @@ from itertools import chain
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import LEVELS, PAGE_BITS, PTE, Access
 from rtl.arch.traps import Privilege
-from sim.golden.history import History
+from sim.golden.history import History, Space
 from sim.golden.translation import Context, Outcome, outcomes, valid_leaf, valid_pointer
+from sim.golden.vmx.nested import nested_outcomes
 
 __all__ = ["PageTables"]
 
@@ -81,7 +82,9 @@ class PageTables:
     def switch(self, fetch: Context) -> None:
         """From now on fetches are translated under this context."""
         self._walking = None
-        if fetch.paged and fetch.update:
+        stage = fetch.stage
+        self.history.use(Space(stage.vpid, stage.root) if stage else None)
+        if fetch.paged and fetch.update and not stage:
             key = fetch.root, fetch.asid, fetch.privilege == Privilege.USER
             walks = self._walks.get(key)
             if walks is None:
@@ -203,10 +206,10 @@ class PageTables:
         ``accept`` says which outcomes agree with the implementation's claims. If none does, or
         without it, the outcome is that of the tables as they are.
         """
-        plain = next(outcomes(gva, access, context, self._present))
+        plain = self.present(gva, access, context)
         chosen = [plain]
         if accept is not None:
-            if plain.fault is None and plain.value == plain.held and accept(plain):
+            if plain.fault is None and not plain.writes() and accept(plain):
                 return plain
             chosen = [o for o in self.possible(gva, access, context) if accept(o)] or chosen
         self._settle(chosen)
@@ -225,30 +228,50 @@ class PageTables:
                 ((value, False) for value in older),
             )
 
-        yield from outcomes(gva, access, context, entries)
-        for root, only_global in self.history.roots(context.asid):
-            yield from outcomes(gva, access, context, entries, root, only_global)
+        def ept_entries(address, gpa):
+            if not self.readable(address):
+                return None
+            self._used(address - _BASE >> PAGE_BITS)
+            older = self.history.ept_entries(address, context.stage.root, gpa)
+            return chain(
+                ((value, True) for value in self.values(address)),
+                ((value, False) for value in older),
+            )
+
+        def walks(*root):
+            if context.stage:
+                return nested_outcomes(gva, access, context, entries, ept_entries, *root)
+            return outcomes(gva, access, context, entries, *root)
+
+        yield from walks()
+        if context.paged:
+            for root, only_global in self.history.roots(context.asid):
+                yield from walks(root, only_global)
 
     def present(self, gva: int, access: Access, context: Context) -> Outcome:
         """The outcome by the tables as RAM has them; memory is left alone."""
+        if context.stage:
+            return next(nested_outcomes(gva, access, context, self._present, self._present))
         return next(outcomes(gva, access, context, self._present))
 
-    def _present(self, address, level, below_global):
+    def _present(self, address, *about):
         if not self.readable(address):
             return None
         self._used(address - _BASE >> PAGE_BITS)
         return ((self._word(address), True),)
 
     def _settle(self, chosen):
-        """One of these outcomes is what happened; what do their leaves hold now?"""
-        for address in {outcome.entry for outcome in chosen if outcome.current} - {-1}:
+        """One of these outcomes is what happened; what do the leaves they used hold now?"""
+        used = [{mark.entry: mark for mark in outcome.leaves()} for outcome in chosen]
+        for address in set().union(*used):
             before = self.values(address)
             after = set()
             certain = True
-            for outcome in chosen:
-                if outcome.current and outcome.entry == address:
-                    after.add(outcome.value)
-                    certain = certain and outcome.value != outcome.held
+            for marks in used:
+                if address in marks:
+                    mark = marks[address]
+                    after.add(mark.value)
+                    certain = certain and mark.value != mark.held
                 else:
                     after.update(before)
                     certain = False

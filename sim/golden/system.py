@@ -20,8 +20,12 @@ def _csr(immediate, modify):
         if not hart.csr_accessible(number, writes):
             illegal(hart, i)
         value, base = hart.csr.read(number)
+        written = operand if modify is None else modify(base, operand)
+        if hart.world:
+            reads = modify is not None or i.rd < len(hart.x) - 1
+            hart.vmx.csr_access(i.bits, reads=reads, writes=writes, value=written)
         if writes:
-            hart.write_csr(number, operand if modify is None else modify(base, operand))
+            hart.write_csr(number, written)
         hart.x[i.rd] = value
 
     return execute
@@ -63,6 +67,8 @@ def _wfi(hart, i):
         hart.privilege == Privilege.SUPERVISOR and hart.csr.status("tw")
     ):
         illegal(hart, i)
+    if hart.world:
+        hart.vmx.wfi()
 
 
 def _sfence_vma(hart, i):
@@ -70,6 +76,8 @@ def _sfence_vma(hart, i):
         hart.privilege == Privilege.SUPERVISOR and hart.csr.status("tvm")
     ):
         illegal(hart, i)
+    if hart.world:
+        hart.vmx.sfence_vma()
     hart.memory.sfence_vma(
         hart.x[i.rs1] if i.rs1 else None, hart.x[i.rs2] & 0xFFFF if i.rs2 else None
     )

@@ -18,12 +18,17 @@ from rtl.arch.traps import Privilege
 __all__ = [
     "Context",
     "Entries",
+    "EptFault",
     "Fault",
+    "Mark",
     "Outcome",
+    "Stage",
     "canonical",
+    "guest_leaf",
     "outcomes",
     "valid_leaf",
     "valid_pointer",
+    "well_formed",
 ]
 
 # fmt: off
@@ -34,14 +39,29 @@ _INDEX = (1 << VPN_BITS) - 1
 
 
 class Fault(Enum):
-    """Why there is no translation: the tables say no, or cannot be read."""
+    """Why there is no translation: the tables say no, or cannot be read; or the EPT refuses."""
 
     PAGE = 0
     ACCESS = 1
+    EPT = 2
+
+
+class Stage(NamedTuple):
+    """The second stage of a guest's translations: an EPT, and the tag beside it.
+
+    ``root`` is the frame of its root table; ``update``: hardware sets A and D in it.
+    """
+
+    root: int
+    update: bool
+    vpid: int
 
 
 class Context(NamedTuple):
-    """What an access is translated under; ``update``: hardware sets A and D (menvcfg.ADUE)."""
+    """What an access is translated under; ``update``: hardware sets A and D (menvcfg.ADUE).
+
+    With a ``stage`` what this comes to is a gpa, paged or not.
+    """
 
     paged: bool
     privilege: int
@@ -50,6 +70,30 @@ class Context(NamedTuple):
     sum: bool
     mxr: bool
     update: bool
+    stage: Stage | None = None
+
+
+class Mark(NamedTuple):
+    """A leaf in memory that a walk has used, and what hardware makes of it."""
+
+    entry: int
+    held: int
+    value: int
+
+
+class EptFault(NamedTuple):
+    """Where an EPT refused: ``leaf`` is the entry that did not allow the access, 0 without one.
+
+    ``final``: the access itself was refused, not one to a guest's page table. ``level`` is that of
+    the last entry read.
+    """
+
+    violation: bool
+    gpa: int
+    access: Access
+    final: bool
+    leaf: int
+    level: int
 
 
 class Outcome(NamedTuple):
@@ -63,6 +107,10 @@ class Outcome(NamedTuple):
         That leaf, and what hardware makes of it: A and D may have to be set.
     current : bool
         The leaf was read now; else it comes from a cache, and hardware leaves memory alone.
+    marks : tuple of Mark
+        Instead of all that, where there is an EPT: the leaves of both stages.
+    refusal : EptFault or None
+        What the EPT says, if that is the fault.
     """
 
     physical: int = -1
@@ -71,6 +119,18 @@ class Outcome(NamedTuple):
     held: int = 0
     value: int = 0
     current: bool = True
+    marks: tuple[Mark, ...] = ()
+    refusal: EptFault | None = None
+
+    def leaves(self) -> tuple[Mark, ...]:
+        """Those in memory that were used, each once."""
+        if self.entry == -1 or not self.current:
+            return self.marks
+        return (Mark(self.entry, self.held, self.value),)
+
+    def writes(self) -> bool:
+        """Whether hardware changes memory."""
+        return self.value != self.held or any(mark.value != mark.held for mark in self.marks)
 
 
 #: From the address of an entry, its level, and whether what is mapped there is global: the values a
@@ -104,17 +164,17 @@ def outcomes(
 
 def valid_leaf(pte: int, level: int) -> bool:
     """Whether a walk takes the entry for a leaf, whatever that allows."""
-    return bool(_well_formed(pte) and pte & (_R | _X) and not _PPN.extract(pte) & _below(level))
+    return bool(well_formed(pte) and pte & (_R | _X) and not _PPN.extract(pte) & _below(level))
 
 
 def valid_pointer(pte: int, level: int) -> bool:
     """Whether a walk goes on with the table that the entry names."""
-    return bool(level and _well_formed(pte) and not pte & (_R | _X | _D | _A | _U))
+    return bool(level and well_formed(pte) and not pte & (_R | _X | _D | _A | _U))
 
 
-def _well_formed(pte):
-    # Step 3.
-    return pte & _V and not pte & PTE_RESERVED and (pte & _R or not pte & _W)
+def well_formed(pte: int) -> bool:
+    """Whether an entry is valid, and not reserved (step 3)."""
+    return bool(pte & _V and not pte & PTE_RESERVED and (pte & _R or not pte & _W))
 
 
 def _below(level):
@@ -135,16 +195,19 @@ def _table(table, level, below_global, only_global, gva, access, context, entrie
             yield from _table(
                 _PPN.extract(pte), level - 1, global_, only_global, gva, access, context, entries
             )
-        elif not pte & (_R | _X) or not _well_formed(pte):
+        elif not pte & (_R | _X) or not well_formed(pte):
             yield _PAGE_FAULT
         elif global_ or not only_global:
-            outcome = _leaf(pte, current, place, level, gva, access, context)
+            outcome = guest_leaf(pte, current, place, level, gva, access, context)
             # What a cache holds is not updated: memory is, where it still says the same.
             if current or outcome.fault or outcome.value == pte:
                 yield outcome
 
 
-def _leaf(pte, current, place, level, gva, access, context):
+def guest_leaf(
+    pte: int, current: bool, place: int, level: int, gva: int, access: Access, context: Context
+) -> Outcome:
+    """The outcome at a leaf."""
     # Step 5: permission. S-mode uses user pages for data, with SUM, and never fetches from them.
     if pte & _U:
         allowed = context.privilege == Privilege.USER or (context.sum and access != Access.FETCH)

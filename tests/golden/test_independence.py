@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sim.golden
 from rtl.arch.instructions import COMPRESSED, INSTRUCTIONS
+from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from sim.golden.decode import decoded
 from sim.golden.system import illegal
 
@@ -22,7 +23,7 @@ def imported(source):
 
 
 def test_it_imports_facts_and_the_standard_library_only():
-    sources = sorted(FOLDER.glob("*.py"))
+    sources = sorted(FOLDER.rglob("*.py"))
     assert len(sources) > 5
     for source in sources:
         for name in imported(source):
@@ -34,6 +35,11 @@ def test_every_instruction_has_semantics():
     for row in INSTRUCTIONS.values():
         assert decoded(row.match).name == row.name
         assert decoded(row.match).execute is not illegal
+    for row in VMX_INSTRUCTIONS.values():
+        word = row.encoding.match
+        assert decoded(word, vmx=True).name == row.encoding.name
+        assert decoded(word, vmx=True).execute is not illegal
+        assert decoded(word).execute is illegal
     for row in COMPRESSED.values():
         # With all operand bits set the word is in no reserved corner.
         word = row.match | ~row.mask & 0xFFFF

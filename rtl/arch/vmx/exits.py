@@ -75,16 +75,17 @@ INTERRUPTION = Layout("interruption", 64, (
     Field("valid", 31, 1, "There is one."),
 ))
 EPT_QUALIFICATION = Layout("ept_violation", 64, (
-    Field("read", 0, 1, "The access reads."),
-    Field("write", 1, 1, "The access writes, or counts as a write."),
+    Field("read", 0, 1, "The access reads; exactly one of this and the next two is 1."),
+    Field("write", 1, 1, "The access writes, is atomic other than lr, or counts as a write."),
     Field("fetch", 2, 1, "The access fetches an instruction."),
-    Field("readable", 3, 1, "The EPT leaf allows reads; 0 when there is none."),
-    Field("writable", 4, 1, "The EPT leaf allows writes; 0 when there is none."),
-    Field("executable", 5, 1, "The EPT leaf allows fetches; 0 when there is none."),
+    Field("readable", 3, 1, "R of the EPT leaf; 0 when there is none."),
+    Field("writable", 4, 1, "W of the EPT leaf; 0 when there is none."),
+    Field("executable", 5, 1, "X of the EPT leaf; 0 when there is none."),
     Field("gva_valid", 7, 1, "The field gva holds the virtual address: always."),
     Field("final", 8, 1, "1: the translation of the address itself; 0: of an entry of the guest's "
                          "page table."),
-    Field("level", 12, 2, "Level of the EPT entry at which the walk ended."),
+    Field("level", 12, 2, "Level of the EPT entry at which the walk ended; that of the root for a "
+                          "gpa that is too large."),
 ))
 CSR_QUALIFICATION = Layout("csr_access", 64, (
     Field("csr", 0, 12, "Number of the CSR."),
@@ -98,12 +99,19 @@ CSR_QUALIFICATION = Layout("csr_access", 64, (
 class ExitReasonRow:
     """``qualification`` is a layout, a sentence, or "" for zero; ``reachable``: some control or
     instruction of this revision can bring it about.
+
+    ``instruction``, ``address`` and ``interruption`` say which more fields of the information area
+    it fills: exit_instruction, exit_instruction_length, exit_rs1 and exit_rs2; exit_gva and
+    exit_gpa; exit_interruption.
     """
 
     reason: ExitReason
     text: str
     qualification: Layout | str = ""
     reachable: bool = True
+    instruction: bool = True
+    address: bool = False
+    interruption: bool = False
 
     @property
     def name(self) -> str:
@@ -114,11 +122,13 @@ class ExitReasonRow:
 def _rows():
     row, reason = ExitReasonRow, ExitReason
     yield row(reason.EXCEPTION, "An exception whose bit in the exception bitmap is set.",
-              "The trap value.")
-    yield row(reason.EXTERNAL_INTERRUPT, "A root interrupt that is pending and enabled.")
+              "The trap value.", interruption=True)
+    yield row(reason.EXTERNAL_INTERRUPT, "A root interrupt that is pending and enabled.",
+              instruction=False, interruption=True)
     yield row(reason.TRAP_LOOP, "The same trap again with no instruction retired between.",
-              "The trap value.", reachable=False)
-    yield row(reason.INTERRUPT_WINDOW, "The guest could take an interrupt of the window mask.")
+              "The trap value.", reachable=False, interruption=True)
+    yield row(reason.INTERRUPT_WINDOW, "The guest could take an interrupt of the window mask.",
+              instruction=False)
     yield row(reason.WFI, "wfi.")
     yield row(reason.SFENCE_VMA, "sfence.vma.")
     yield row(reason.COUNTER_READ, "A read of cycle, instret or an hpmcounter.", CSR_QUALIFICATION)
@@ -133,18 +143,23 @@ def _rows():
     yield row(reason.CSR_WRITE, "A CSR write whose bit in the write bitmap is set.",
               CSR_QUALIFICATION)
     yield row(reason.BAD_GUEST_STATE, "The VM entry found the guest state bad.",
-              "Number of the check that failed.")
-    yield row(reason.MONITOR_TRAP, "One instruction was executed.", reachable=False)
+              "Number of the check that failed.", instruction=False)
+    yield row(reason.MONITOR_TRAP, "One instruction was executed.", reachable=False,
+              instruction=False)
     yield row(reason.PAUSE, "pause.", reachable=False)
-    yield row(reason.THRESHOLD, "The virtual interrupt threshold fell.", reachable=False)
-    yield row(reason.VIRTUAL_EOI, "The guest ended a virtual interrupt.", reachable=False)
-    yield row(reason.EPT_VIOLATION, "The EPT does not permit the access.", EPT_QUALIFICATION)
-    yield row(reason.EPT_MISCONFIGURATION, "An EPT entry makes no sense.")
+    yield row(reason.THRESHOLD, "The virtual interrupt threshold fell.", reachable=False,
+              instruction=False)
+    yield row(reason.VIRTUAL_EOI, "The guest ended a virtual interrupt.", reachable=False,
+              instruction=False)
+    yield row(reason.EPT_VIOLATION, "The EPT does not permit the access.", EPT_QUALIFICATION,
+              address=True)
+    yield row(reason.EPT_MISCONFIGURATION, "An EPT entry makes no sense.", address=True)
     yield row(reason.INVEPT, "INVEPT.")
-    yield row(reason.PREEMPTION_TIMER, "The preemption timer came to zero.")
+    yield row(reason.PREEMPTION_TIMER, "The preemption timer came to zero.", instruction=False)
     yield row(reason.INVVPID, "INVVPID.")
     yield row(reason.VMFUNC, "VMFUNC that failed.", reachable=False)
-    yield row(reason.PML_FULL, "The page-modification log is full.", reachable=False)
+    yield row(reason.PML_FULL, "The page-modification log is full.", reachable=False,
+              instruction=False, address=True)
 # fmt: on
 
 

@@ -54,6 +54,11 @@ class VmcsUnit:
         Those of the current VMCS. The hart keeps the guest state that it changes here as well.
     launched : bool
         Launch state of the current VMCS.
+    uncertain : dict of str to int
+        Fields whose value only the world outside can tell, since cycles made it; and the greatest
+        they may have.
+    opaque : dict of int to int
+        The same of double words in memory, by hpa.
     masks : dict of str to int
         What software lets a control word have, by the word's name.
     """
@@ -65,6 +70,8 @@ class VmcsUnit:
         self.pointer = _NO_VMCS
         self.fields = dict.fromkeys(VMCS_FIELDS, 0)
         self.launched = False
+        self.uncertain: dict[str, int] = {}
+        self.opaque: dict[int, int] = {}
         self.masks = dict.fromkeys(CONTROL_WORDS, _WORD)
 
     @property
@@ -88,6 +95,7 @@ class VmcsUnit:
     def vmxoff(self) -> int:
         self.on = False
         self.pointer = _NO_VMCS
+        self.uncertain.clear()
         return 0
 
     def vmptrst(self) -> int:
@@ -108,6 +116,8 @@ class VmcsUnit:
         self.launched = launch == LaunchState.LAUNCHED.value
         for name, field in VMCS_FIELDS.items():
             self.fields[name] = self._ram.read_double_word(hpa + field.offset)
+            if hpa + field.offset in self.opaque:
+                self.uncertain[name] = self.opaque[hpa + field.offset]
         return 0
 
     def vmclear(self, hpa: int) -> int:
@@ -118,6 +128,12 @@ class VmcsUnit:
             self.pointer = _NO_VMCS
         self._ram.write_double_word(hpa + _DOUBLE_WORD * VMCS_LAUNCH_STATE, LaunchState.CLEAR.value)
         return 0
+
+    @staticmethod
+    def name_of(number: int) -> str:
+        """Name of a field; "" for none."""
+        field = VMCS_FIELD_BY_NUMBER.get(number)
+        return field.name if field else ""
 
     def vmread(self, number: int) -> tuple[int, int]:
         """Value and status."""
@@ -137,6 +153,7 @@ class VmcsUnit:
         if field.read_only:
             return self.fail(VmInstructionError.VMWRITE_READ_ONLY_FIELD)
         self.fields[field.name] = value & _WORD
+        self.uncertain.pop(field.name, None)
         return 0
 
     def enter(self, *, launch: bool) -> int | EntryFailure:
@@ -178,4 +195,9 @@ class VmcsUnit:
         launch = LaunchState.LAUNCHED if self.launched else LaunchState.CLEAR
         self._ram.write_double_word(self.pointer + _DOUBLE_WORD * VMCS_LAUNCH_STATE, launch.value)
         for name, field in VMCS_FIELDS.items():
-            self._ram.write_double_word(self.pointer + field.offset, self.fields[name])
+            hpa = self.pointer + field.offset
+            self._ram.write_double_word(hpa, self.fields[name])
+            self.opaque.pop(hpa, None)
+            if name in self.uncertain:
+                self.opaque[hpa] = self.uncertain[name]
+        self.uncertain.clear()
