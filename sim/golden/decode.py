@@ -7,7 +7,10 @@ from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from sim.golden import integer, memory_operations, system
 from sim.golden.vmx import instructions as vmx
 
-__all__ = ["NO_REGISTER", "Decoded", "decoded"]
+__all__ = ["BIT_MANIPULATION", "NO_REGISTER", "VMX", "Decoded", "decoded"]
+
+#: Extensions that may be there, to be added.
+BIT_MANIPULATION, VMX = 1, 2
 
 #: Where results for x0 go: a register nobody reads.
 NO_REGISTER = 32
@@ -41,25 +44,25 @@ class Decoded:
         self.immediate = immediate & _WORD
 
 
-#: By whether bit manipulation is implemented, and twice that for VMX.
+#: By the extensions there are.
 _CACHES: tuple[dict[int, Decoded], ...] = ({}, {}, {}, {})
 _CACHE_SIZE = 1 << 17
 
 
-def decoded(bits: int, bit_manipulation: bool = True, vmx: bool = False) -> Decoded:
+def decoded(bits: int, extensions: int = BIT_MANIPULATION) -> Decoded:
     """The instruction in ``bits``; a word that is none decodes to illegal instruction."""
-    cache = _CACHES[bit_manipulation + 2 * vmx]
+    cache = _CACHES[extensions]
     found = cache.get(bits)
     if found is None:
         if len(cache) >= _CACHE_SIZE:
             cache.clear()
-        found = cache[bits] = _decode(bits, bit_manipulation, vmx)
+        found = cache[bits] = _decode(bits, extensions)
     return found
 
 
-def _decode(bits, bit_manipulation, vmx):
-    row = decode(bits, bit_manipulation=bit_manipulation)
-    if row is None and vmx:
+def _decode(bits, extensions):
+    row = decode(bits, bit_manipulation=bool(extensions & BIT_MANIPULATION))
+    if row is None and extensions & VMX:
         row = _vmx_instruction(bits)
     if row is None:
         return Decoded(bits, "illegal", system.illegal, 0, 0, 0, 0)

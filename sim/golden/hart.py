@@ -20,7 +20,7 @@ from rtl.arch.traps import (
 )
 from rtl.arch.vmx.capability import VMX_CSRS
 from sim.golden.csr_file import CsrFile
-from sim.golden.decode import Decoded, decoded
+from sim.golden.decode import BIT_MANIPULATION, VMX, Decoded, decoded
 from sim.golden.events import EXIT_DUE, InterruptRefused
 from sim.golden.memory_unit import MemoryUnit, Trap
 from sim.golden.translation import Context, Stage
@@ -121,7 +121,7 @@ class Hart:
         vmx: bool = False,
     ):
         self._updates = updates
-        self._extensions = bit_manipulation, vmx
+        self._extensions = BIT_MANIPULATION * bit_manipulation + VMX * vmx
         self.x = [0] * 33
         self.pc = self.next = MEMORY_MAP["rom"].base
         self.privilege = int(_MACHINE)
@@ -144,7 +144,7 @@ class Hart:
         self.trapped = None
         try:
             bits = self.memory.fetch(pc, claim)
-            self.executed = instruction = decoded(bits, *self._extensions)
+            self.executed = instruction = decoded(bits, self._extensions)
             self.next = pc + instruction.length & _WORD
             instruction.execute(self, instruction)
             self.pc = self.next

@@ -7,7 +7,7 @@ from pathlib import Path
 import sim.golden
 from rtl.arch.instructions import COMPRESSED, INSTRUCTIONS
 from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
-from sim.golden.decode import decoded
+from sim.golden.decode import VMX, decoded
 from sim.golden.system import illegal
 
 FOLDER = Path(sim.golden.__file__).parent
@@ -37,8 +37,8 @@ def test_every_instruction_has_semantics():
         assert decoded(row.match).execute is not illegal
     for row in VMX_INSTRUCTIONS.values():
         word = row.encoding.match
-        assert decoded(word, vmx=True).name == row.encoding.name
-        assert decoded(word, vmx=True).execute is not illegal
+        assert decoded(word, VMX).name == row.encoding.name
+        assert decoded(word, VMX).execute is not illegal
         assert decoded(word).execute is illegal
     for row in COMPRESSED.values():
         # With all operand bits set the word is in no reserved corner.
