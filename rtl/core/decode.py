@@ -193,7 +193,7 @@ class Decoder(wiring.Component):
         Register numbers, 0 where the instruction has none.
     immediate : signed(32)
     a_pc, b_immediate : 1
-        Operands of the ALU other than rs1 and rs2.
+        Operands other than rs1 and rs2; with ``a_pc`` the result is pc + immediate.
     """
 
     instruction: In(32)

@@ -42,6 +42,7 @@ class Issued(data.Struct):
     """An instruction on its way to the execute stage; ``unit`` is ILLEGAL after a fault."""
 
     pc: 64
+    link: 64
     bits: 32
     compressed: 1
     fault: Fault
@@ -114,6 +115,7 @@ class IssueStage(wiring.Component):
             self.rs1.eq(decoder.rs1),
             self.rs2.eq(decoder.rs2),
             issued.pc.eq(fetched.pc),
+            issued.link.eq(fetched.link),
             issued.bits.eq(fetched.bits),
             issued.compressed.eq(fetched.compressed),
             issued.fault.eq(fetched.fault),
@@ -197,7 +199,7 @@ class IssueStage(wiring.Component):
             self.repair.taken.eq(1),
             self.repair.kind.eq(issued.kind),
             self.repair.target.eq(issued.target),
-            self.repair.link.eq(fetched.pc + Mux(fetched.compressed, 2, 4)),
+            self.repair.link.eq(fetched.link),
         ]
         with m.If(guessed):
             m.d.comb += [

@@ -40,12 +40,15 @@ def _aligner(p, unit_class):
     m.d.comb += target.eq(
         Mux(crosses, second.prediction.target.as_signed(), guess.target.as_signed())
     )
+    lacks_second = crosses & (second.fault != TranslationFault.NONE)
+    link = Signal(64)
+    m.d.comb += link.eq(pc + Mux(compressed | lacks_second, 2, 4))
     leaves = aligner.o.valid & aligner.o.ready
     dropped, next_pc = Signal(2), Signal(64)
     with m.If(leaves & taken):
         m.d.comb += [dropped.eq(needed), next_pc.eq(target)]
     with m.Elif(leaves):
-        m.d.comb += next_pc.eq(pc + Mux(compressed, 2, 4))
+        m.d.comb += next_pc.eq(link)
         m.d.comb += dropped.eq((next_pc >> 3)[0] != pc[3])
     with m.Else():
         m.d.comb += next_pc.eq(pc)
@@ -68,6 +71,8 @@ def _aligner(p, unit_class):
     p.always(aligner.misfit.valid == cut, "one that its prediction cuts is asked for again")
     p.always(~cut | (aligner.misfit.pc == pc), "from where it begins")
     p.always(~aligner.o.valid | (output.pc == pc), "it goes on where the one before ended")
+    follows = (output.link == link) | (whole == 0)
+    p.always(~aligner.o.valid | follows, "where its missing half or what follows it lies")
     faulty = Mux(crosses, second.fault, first.fault)
     p.always(~aligner.o.valid | (output.fault.as_value() == faulty), "the fault of its packets")
     bits = Mux(compressed, code[:16], code[:32])

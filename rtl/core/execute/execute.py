@@ -21,8 +21,7 @@ class Executed(data.Struct):
     """An instruction on its way to the commit stage.
 
     ``result`` is what it writes to rd or, for memory instructions, the address accessed. ``link`` is
-    where its second half lies if only that could not be fetched, else what follows it in memory.
-    ``rs2_late`` says that write-back holds that operand in the first cycle of the commit stage.
+    that of FetchedInstruction. ``rs2_late`` says that write-back holds that operand in the first cycle of the commit stage.
     ``indexed`` says that the data cache has been given the page offset already.
     """
 
@@ -123,18 +122,16 @@ class ExecuteStage(wiring.Component):
             values.append(operand)
         rs1, rs2 = values
 
-        link = Signal(64)
-        result = Signal(64)
+        link, result = issued.link, Signal(64)
         m.d.comb += [
             alu.operation.eq(issued.operation),
             alu.word.eq(issued.word),
             alu.unsigned_word.eq(issued.unsigned_word),
-            alu.a.eq(Mux(issued.a_pc, issued.pc, rs1)),
+            alu.a.eq(rs1),
             alu.b.eq(Mux(issued.b_immediate, issued.immediate, rs2)),
             branch.condition.eq(issued.funct3),
             branch.a.eq(rs1),
             branch.b.eq(rs2),
-            link.eq(issued.pc + Mux(issued.compressed | issued.fault_second, 2, 4)),
         ]
         # Addresses have an adder of their own, with no choice of operands before it: translation
         # comes after it in the same cycle.
@@ -150,7 +147,11 @@ class ExecuteStage(wiring.Component):
             with m.Case(Unit.MEMORY):
                 m.d.comb += [result.eq(self.address), ready.eq(1)]
             with m.Default():
-                m.d.comb += [result.eq(alu.result), ready.eq(1)]
+                # The issue stage has added the immediate to the pc.
+                m.d.comb += [
+                    result.eq(Mux(issued.a_pc, issued.target, alu.result)),
+                    ready.eq(1),
+                ]
 
         resolved = Signal()
         self._resolve(m, issued, valid & ~resolved & ~self.kill, branch, link)

@@ -18,10 +18,12 @@ class FetchedInstruction(data.Struct):
 
     With a ``fault`` the bits mean nothing; ``fault_second`` says that only the second half of the
     instruction, at pc + 2, could not be fetched. ``prediction`` is that of the packet the
-    instruction ends in; ``known`` and ``taken`` are cleared unless they are about it.
+    instruction ends in; ``known`` and ``taken`` are cleared unless they are about it. ``link`` is
+    where its second half lies if only that could not be fetched, else what follows it in memory.
     """
 
     pc: 64
+    link: 64
     bits: 32
     compressed: 1
     fault: Fault
@@ -63,51 +65,57 @@ class Aligner(wiring.Component):
         tail = Signal(range(_DEPTH))
         even_place, odd_place, begins_odd = Signal(), Signal(), Signal()
         even, odd = Signal(FetchPacket), Signal(FetchPacket)
-        first, second = Signal(FetchPacket), Signal(FetchPacket)
         m.d.comb += [
             even.eq(Mux(even_place, ring[2].as_value(), ring[0].as_value())),
             odd.eq(Mux(odd_place, ring[3].as_value(), ring[1].as_value())),
-            first.eq(Mux(begins_odd, odd.as_value(), even.as_value())),
-            second.eq(Mux(begins_odd, even.as_value(), odd.as_value())),
         ]
-        pc = Signal(64)
+        pc, link = Signal(64), Signal(64)
         offset = pc[1:3]
+
+        def choose(select, field):
+            return Mux(select, odd[field], even[field])
 
         both = Cat(even.data, odd.data, even.data[:16])
         bits = Signal(32)
-        with m.Switch(Cat(offset, begins_odd)):
-            for n in range(8):
-                with m.Case(n):
-                    m.d.comb += bits.eq(both[16 * n : 16 * n + 32])
+        # A tree of multiplexers is smaller than what a Switch becomes.
+        windows = [both[16 * n : 16 * n + 32] for n in range(8)]
+        for select in (offset[0], offset[1], begins_odd):
+            windows = [
+                Mux(select, one, other)
+                for other, one in zip(windows[::2], windows[1::2], strict=True)
+            ]
+        m.d.comb += bits.eq(windows[0])
         instruction = self.o.payload
         compressed = bits[:2] != 3
-        whole = first.fault == Fault.NONE
-        straddles = (offset == 3) & ~compressed & whole
-        guess = first.prediction
-        cut = (level != 0) & guess.taken & (guess.last == offset) & ~compressed & whole
+        first_fault, second_fault = choose(begins_odd, "fault"), choose(~begins_odd, "fault")
+        whole = first_fault == Fault.NONE.value
+        # What the last instruction of the first packet is, whether or not it is next.
+        wide = choose(begins_odd, "data")[48:50] == 3
+        straddles, lacks_second = Signal(), Signal()
+        taken_first = Mux(begins_odd, odd.prediction.taken, even.prediction.taken)
+        last_first = Mux(begins_odd, odd.prediction.last, even.prediction.last)
+        cut = (level != 0) & taken_first & (last_first == offset) & ~compressed & whole
         last = Mux(compressed, offset, offset + 1)[:2]
         mine = Signal()  # the prediction is about this instruction
         target = Signal(64)
         m.d.comb += [
+            straddles.eq((offset == 3) & wide & whole),
+            lacks_second.eq((offset == 3) & whole & (second_fault != Fault.NONE.value)),
+            link.eq(pc + Mux(compressed | lacks_second, 2, 4)),
             instruction.pc.eq(pc),
+            instruction.link.eq(link),
             instruction.bits.eq(Mux(compressed, bits[:16], bits)),
             instruction.compressed.eq(compressed),
-            instruction.fault.eq(first.fault),
+            instruction.fault.eq(Mux(straddles, second_fault, first_fault)),
+            instruction.fault_second.eq(straddles & lacks_second),
             self.o.valid.eq(Mux(straddles, level >= 2, level != 0) & ~cut),
             self.misfit.valid.eq(cut),
             self.misfit.pc.eq(pc),
-            instruction.prediction.eq(guess),
-            mine.eq((guess.last == last) & whole),
+            instruction.prediction.eq(choose(begins_odd ^ straddles, "prediction")),
+            mine.eq((instruction.prediction.last == last) & whole),
             self.i.ready.eq(1),
             self.room.eq(level <= _DEPTH - 2),
         ]
-        with m.If(straddles):
-            m.d.comb += [
-                instruction.fault.eq(second.fault),
-                instruction.fault_second.eq(second.fault != Fault.NONE),
-                instruction.prediction.eq(second.prediction),
-                mine.eq(second.prediction.last == 0),
-            ]
         with m.If(~mine):
             m.d.comb += [instruction.prediction.known.eq(0), instruction.prediction.taken.eq(0)]
         m.d.comb += target.eq(instruction.prediction.target.as_signed())
@@ -116,7 +124,7 @@ class Aligner(wiring.Component):
         pop = Signal(2)
         taken = self.o.valid & self.o.ready
         with m.If(taken):
-            m.d.sync += pc.eq(pc + Mux(compressed, 2, 4))
+            m.d.sync += pc.eq(link)
             m.d.comb += pop.eq(Mux(compressed, offset == 3, offset[1]))
             with m.If(instruction.prediction.taken):
                 m.d.sync += pc.eq(target)

@@ -36,6 +36,7 @@ class Given(NamedTuple):
     """An instruction handed out; of one that faults, only where and how."""
 
     pc: int
+    link: int | None
     bits: int | None
     compressed: bool | None
     fault: Fault
@@ -58,7 +59,7 @@ def walk(pc, packets):
         assert packet.place == pc & ~7, "the sender leaves the path"
         half = pc >> 1 & 3
         if packet.fault != Fault.NONE:
-            yield Given(pc, None, None, packet.fault, 0, 0, 0)
+            yield Given(pc, None, None, None, packet.fault, 0, 0, 0)
             return
         bits = packet.halfwords[half]
         narrow = bits & 3 != 3
@@ -72,17 +73,18 @@ def walk(pc, packets):
                 return
             end, half = packets[index], (half + 1) % 4
             if end.fault != Fault.NONE:
-                yield Given(pc, None, None, end.fault, 1, 0, 0)
+                yield Given(pc, pc + 2 & MASK, None, None, end.fault, 1, 0, 0)
                 return
             bits |= end.halfwords[half] << 16
         about = end.guess.last == half
         known, taken = end.guess.known & about, end.guess.taken & about
-        yield Given(pc, bits, narrow, Fault.NONE, 0, known, taken)
+        link = pc + (2 if narrow else 4) & MASK
+        yield Given(pc, link, bits, narrow, Fault.NONE, 0, known, taken)
         if taken:
             pc = end.guess.target
             index += 1
         else:
-            pc = pc + (2 if narrow else 4) & MASK
+            pc = link
             index += half == 3
 
 
@@ -162,12 +164,14 @@ def run(memory, paths, seed):
                     break
                 if valid and ready:
                     guess = given.prediction
-                    bits = (given.bits, bool(given.compressed))
+                    link, bits = given.link, (given.bits, bool(given.compressed))
                     if given.fault != Fault.NONE:
+                        link = link if given.fault_second else None
                         bits = (None, None)
                     out.append(
                         Given(
                             given.pc,
+                            link,
                             *bits,
                             given.fault,
                             given.fault_second,
