@@ -5,10 +5,10 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.arch.records import ParkKind
-from rtl.arch.traps import Exception_
+from rtl.arch.traps import Exception_, Interrupt
 from rtl.core.csr import CsrOperation, CsrRequest
 from rtl.core.decode import SystemOperation, Unit
-from rtl.core.execute.bit_counter import BitCounter
+from rtl.core.execute.bit_counter import BitCounter, CountOperation
 from rtl.core.execute.execute import Executed
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.issue import Producer
@@ -18,6 +18,10 @@ from rtl.core.traps import Trap
 from rtl.mmu.context import Fault, Invalidation, Privilege
 
 __all__ = ["CommitStage", "Halt"]
+
+
+#: All codes of causes there are fit into them.
+_CODE_BITS = max(*Exception_, *Interrupt).bit_length()
 
 
 class Halt(data.Struct):
@@ -140,7 +144,6 @@ class CommitStage(wiring.Component):
         state = Signal(_State)
         valid, first = Signal(), Signal()
         inst = Signal(Executed)
-        trap = Signal(Trap)
         done = Signal()
         flush = Signal()
         result = Signal(64)
@@ -154,7 +157,10 @@ class CommitStage(wiring.Component):
             m.submodules.counter = counter = BitCounter()
             count = counter.result
             m.d.comb += [
-                counter.operation.eq(inst.operation[:2]),
+                # Without need nothing is reversed: simulation is slow at that.
+                counter.operation.eq(
+                    Mux(inst.unit == Unit.COUNT, inst.operation[:2], CountOperation.CPOP)
+                ),
                 counter.word.eq(inst.word),
                 counter.a.eq(rs1),
             ]
@@ -181,7 +187,6 @@ class CommitStage(wiring.Component):
         with m.If(interrupted):
             m.d.comb += [take.eq(1), cause.interrupt.eq(1), cause.code.eq(self.interrupt_code)]
         with m.Elif(going):
-            m.d.comb += result.eq(inst.result)
             with m.Switch(inst.unit):
                 with m.Case(Unit.ILLEGAL):
                     address = Mux(inst.fault_second, inst.link, inst.pc)
@@ -192,15 +197,10 @@ class CommitStage(wiring.Component):
                     with m.Else():
                         raise_(Exception_.INSTRUCTION_ACCESS_FAULT, address)
                 with m.Case(Unit.MEMORY):
-                    m.d.comb += result.eq(self.memory_value)
                     with m.If(self.memory_done & self.memory_fault):
                         raise_(self.memory_cause, self.memory_fault_address)
                     with m.Else():
                         m.d.comb += done.eq(self.memory_done)
-                with m.Case(Unit.MULTIPLY):
-                    m.d.comb += [result.eq(self.product), done.eq(1)]
-                with m.Case(Unit.COUNT):
-                    m.d.comb += [result.eq(count), done.eq(1)]
                 with m.Case(Unit.CSR):
                     m.d.comb += self.csr_request.valid.eq(1)
                     m.d.sync += state.eq(_State.CSR)
@@ -209,7 +209,6 @@ class CommitStage(wiring.Component):
                 with m.Default():
                     m.d.comb += done.eq(1)
         with m.Elif(state == _State.CSR):
-            m.d.comb += result.eq(self.csr_value)
             m.d.sync += state.eq(_State.RUN)
             with m.If(self.csr_illegal):
                 raise_(Exception_.ILLEGAL_INSTRUCTION, inst.bits)
@@ -221,10 +220,22 @@ class CommitStage(wiring.Component):
                 ]
         with m.Elif(state == _State.TRAP):
             m.d.sync += state.eq(_State.RUN)
+        # Chosen by the unit alone: whether it is written is known late.
+        with m.Switch(inst.unit):
+            with m.Case(Unit.MEMORY):
+                m.d.comb += result.eq(self.memory_value)
+            with m.Case(Unit.MULTIPLY):
+                m.d.comb += result.eq(self.product)
+            with m.Case(Unit.COUNT):
+                m.d.comb += result.eq(count)
+            with m.Case(Unit.CSR):
+                m.d.comb += result.eq(self.csr_value)
+            with m.Default():
+                m.d.comb += result.eq(inst.result)
 
         self._memory(m, inst, rs2, going & first)
         self._csr(m, inst)
-        self._trap(m, state, inst, rs1, rs2, trap, take, cause, stopping)
+        self._trap(m, state, inst, rs1, rs2, take, cause, stopping)
 
         # Where control goes on.
         m.d.comb += self.redirect.pc.eq(inst.link)
@@ -263,7 +274,7 @@ class CommitStage(wiring.Component):
 
         # Write-back.
         m.d.sync += [self.rd.eq(Mux(done, inst.rd, 0)), self.write_back_value.eq(result)]
-        self._retire(m, state, inst, rs2, trap, done, result)
+        self._retire(m, inst, rs2, done, take, result)
         return m
 
     def _system(self, m, inst, raise_, done, flush):
@@ -339,13 +350,14 @@ class CommitStage(wiring.Component):
             ),
         ]
 
-    def _trap(self, m, state, inst, rs1, rs2, trap, take, cause, stopping):
+    def _trap(self, m, state, inst, rs1, rs2, take, cause, stopping):
         """Latch the trap decided; one cycle later it is taken, and may halt the hart."""
         halted = Signal(Halt)
         with m.If(take | stopping):
             m.d.sync += [
-                halted.kind.eq(ParkKind.STOP),
-                halted.trap.eq(0),
+                halted.kind.eq(Mux(take, ParkKind.ROOT_TRAP, ParkKind.STOP)),
+                # There is no cause when the hart is stopping.
+                halted.trap.eq(cause),
                 halted.pc.eq(inst.pc),
                 halted.bits.eq(inst.bits),
                 halted.compressed.eq(inst.compressed),
@@ -355,36 +367,35 @@ class CommitStage(wiring.Component):
                 halted.privilege.eq(self.privilege),
             ]
         with m.If(take):
-            m.d.sync += [
-                state.eq(_State.TRAP),
-                trap.eq(cause),
-                halted.trap.eq(cause),
-                halted.kind.eq(ParkKind.ROOT_TRAP),
-            ]
+            m.d.sync += state.eq(_State.TRAP)
+        trap = halted.trap
         selected = Mux(trap.interrupt, self.park_interrupts, self.park_exceptions)
+        selected = selected[: 1 << _CODE_BITS].bit_select(trap.code[:_CODE_BITS], 1)
         stopped = Signal()
         m.d.sync += stopped.eq(stopping)
         m.d.comb += [
             self.trap.eq(trap),
             self.trap_pc.eq(halted.pc),
             self.trapped.eq(state == _State.TRAP),
-            self.trapped_park.eq(
-                self.trapped & self.trap_to_machine & selected.bit_select(trap.code, 1)
-            ),
+            self.trapped_park.eq(self.trapped & self.trap_to_machine & selected),
             self.halt.eq(halted),
             self.halt.valid.eq(self.trapped_park | stopped),
         ]
 
-    def _retire(self, m, state, inst, rs2, trap, done, result):
+    def _retire(self, m, inst, rs2, done, take, result):
         """The record of what retired, or of the trap taken instead, one cycle late."""
         record, port = self.retirement.record, self.retirement
         is_memory = inst.unit == Unit.MEMORY
         m.d.sync += port.valid.eq(done | self.trapped)
-        with m.If(done):
+        # A trap is taken in the cycle after it is decided, and nothing retires then.
+        with m.If(done | take):
             m.d.sync += [
                 record.pc.eq(inst.pc),
                 record.instruction.eq(inst.bits),
                 record.privilege.eq(self.privilege),
+            ]
+        with m.If(done):
+            m.d.sync += [
                 record.rd.eq(inst.rd),
                 record.value.eq(result),
                 record.trap.eq(0),
@@ -395,11 +406,8 @@ class CommitStage(wiring.Component):
                 record.data.eq(rs2),
             ]
         with m.If(self.trapped):
-            halted = self.halt
+            trap = self.trap
             m.d.sync += [
-                record.pc.eq(halted.pc),
-                record.instruction.eq(halted.bits),
-                record.privilege.eq(halted.privilege),
                 record.rd.eq(0),
                 record.value.eq(Cat(trap.code, Const(0, 57), trap.interrupt)),
                 record.trap.eq(1),

@@ -32,11 +32,13 @@ class BitCounter(wiring.Component):
         low, high = self.a[:32], self.a[32:]
         leading = self.operation == CountOperation.CLZ
         straight, zeros, counted = Signal(64), Signal(64), Signal(64)
+        # A word's highest bit comes lowest, too.
+        doubled = Signal(64)
+        m.d.comb += doubled.eq(Cat(low, Mux(self.word, low, high)))
         with m.If(leading):
-            # A word's highest bit comes lowest.
-            m.d.comb += straight.eq(Mux(self.word, Cat(low[::-1], low), self.a[::-1]))
+            m.d.comb += straight.eq(doubled[::-1])
         with m.Else():
-            m.d.comb += straight.eq(Cat(low, high))
+            m.d.comb += straight.eq(doubled)
         m.d.comb += [
             zeros.eq(~straight & (straight - 1)),
             counted.eq(Mux(self.operation == CountOperation.CPOP, straight, zeros)),
