@@ -23,10 +23,11 @@ _PLAIN = (
     "menvcfg", "mcountinhibit", "mcause",
 )  # fmt: skip
 #: CSRs like these of which at most one is read and one is written per cycle: rows of a memory, by
-#: two bits of their number. S-mode's come first, and where traps are written to next to one another.
-_TARGETS = ("stvec", "mtvec", "sepc", "mepc")
-_VALUES = ("sscratch", "mscratch", "stval", "mtval")
-_MODE_BIT, _TARGET_BIT, _VALUE_BIT = 9, 6, 0
+#: those bits of their number that tell them apart. Bit 9 is set in the numbers of M-mode's.
+_ROWS = (
+    "stvec", "sscratch", "sepc", "stval", "mtvec", "mscratch", "mepc", "mtval",
+)  # fmt: skip
+_ROW_BITS = (0, 1, 6, 9)
 #: Counters, at the row their number ends in.
 _COUNTERS = ("cycle", "instret", *(f"hpmcounter{index}" for index in HPM_COUNTERS))
 _STATUS_WRITABLE = (
@@ -36,6 +37,16 @@ _STATUS_WRITABLE = (
 
 def _row_of(counter: str) -> int:
     return CSRS[counter].number & 0xF
+
+
+def _memory_row(number):
+    """The row of a CSR of ``_ROWS``."""
+    return Cat(number[bit] for bit in _ROW_BITS)
+
+
+def _trap_row(name, to_machine):
+    """The row of M-mode's or S-mode's CSR, given the name of the latter."""
+    return _memory_row(Cat(Const(CSRS[name].number, 9), to_machine))
 
 
 class CsrOperation(enum.Enum, shape=2):
@@ -68,7 +79,8 @@ class CsrFile(wiring.Component):
     ``illegal`` answer, and ``write`` (with ``illegal`` 0) makes the write happen at the end of it.
     ``trap_valid`` enters a trap at the end of the cycle; ``trap_vector`` and ``trap_to_machine``
     say in that cycle where to. ``ret_valid`` returns by mret, or sret with ``ret_supervisor``;
-    ``ret_pc`` is right in a cycle without ``request.valid`` and ``trap_valid``.
+    ``ret_pc`` is right in a cycle without ``request.valid`` and ``trap_valid``. In the cycle after a
+    trap ``trap`` is still the same, and nothing is requested, written or entered.
 
     Members
     -------
@@ -133,11 +145,13 @@ class CsrFile(wiring.Component):
             rows=(_row_of(name) for name in _COUNTERS)
         )
         m.submodules.performance = self._performance = PerformanceCounters()
-        m.submodules.targets = targets = memory.Memory(shape=64, depth=4, init=[])
-        m.submodules.values = values = memory.Memory(shape=64, depth=4, init=[])
-        self._rows = [
-            (rows.read_port(domain="comb"), rows.write_port()) for rows in (targets, values)
-        ]
+        m.submodules.rows = rows = memory.Memory(shape=64, depth=1 << len(_ROW_BITS), init=[])
+        self._read, self._write = rows.read_port(domain="comb"), rows.write_port()
+        # The CSR that is written, decoded with its read.
+        hpm = [f"mhpm{kind}{index}" for kind in ("counter", "event") for index in HPM_COUNTERS]
+        names = [name for name, csr in CSRS.items() if csr.writable or name in hpm]
+        self._chosen = Signal(len(names))
+        self._written = dict(zip(names, self._chosen, strict=True))
         # The bits of mip software can set.
         self._ssip, self._stip, self._seip = Signal(), Signal(), Signal()
         self._pending = Signal(64)
@@ -246,7 +260,7 @@ class CsrFile(wiring.Component):
                 bank.addends[row].eq(performance.add[n]),
             ]
         # The bank clears its rows after reset, and those of the other memories go with them.
-        self._clear_row, self._clearing = Signal(2), Signal(init=1)
+        self._clear_row, self._clearing = Signal(len(_ROW_BITS)), Signal(init=1)
         m.d.sync += self._clear_row.eq(self._clear_row + 1)
         with m.If(self._clear_row.all()):
             m.d.sync += self._clearing.eq(0)
@@ -275,10 +289,8 @@ class CsrFile(wiring.Component):
         }
         for n, index in enumerate(HPM_COUNTERS):
             views[f"mhpmevent{index}"] = self._performance.selectors[n]
-        (targets, _), (values, _) = self._rows
         shared = (
-            (_TARGETS, targets.data),
-            (_VALUES, values.data),
+            (_ROWS, self._read.data),
             ([*_COUNTERS, *(f"m{name}" for name in _COUNTERS)], self._counters.value),
         )
         named = {*views, *(name for names, _ in shared for name in names)}
@@ -320,6 +332,7 @@ class CsrFile(wiring.Component):
                 operation.eq(request.operation),
                 operand.eq(request.operand),
                 written.eq(number),
+                self._chosen.eq(Cat(number == CSRS[name].number for name in self._written)),
             ]
         new = Signal(64)
         with m.Switch(operation):
@@ -335,35 +348,37 @@ class CsrFile(wiring.Component):
             self._performance.value.eq(new),
         ]
         self._share(m, request, number, written, new)
-        with m.If(self.write & ~bad), m.Switch(written):
+        with m.If(self.write & ~bad):
             self._writes(m, new)
 
     def _share(self, m, request, number, written, new):
         """Address what is kept in memories: a CSR instruction's write, its read, or a trap."""
-        (targets, target_write), (values, value_write) = self._rows
+        read, write = self._read, self._write
         with m.If(request.valid):
-            m.d.comb += targets.addr.eq(Cat(number[_MODE_BIT], number[_TARGET_BIT]))
+            m.d.comb += read.addr.eq(_memory_row(number))
         with m.Elif(self.trap_valid):
-            m.d.comb += targets.addr.eq(Cat(self.trap_to_machine, Const(0, 1)))
+            m.d.comb += read.addr.eq(_trap_row("stvec", self.trap_to_machine))
         with m.Else():
-            m.d.comb += targets.addr.eq(Cat(~self.ret_supervisor, Const(1, 1)))
-        m.d.comb += [
-            values.addr.eq(Cat(number[_MODE_BIT], number[_VALUE_BIT])),
-            target_write.addr.eq(Cat(written[_MODE_BIT], written[_TARGET_BIT])),
-            target_write.data.eq(new),
-            value_write.addr.eq(Cat(written[_MODE_BIT], written[_VALUE_BIT])),
-            value_write.data.eq(new),
-        ]
-        # A trap writes the rows behind those of its vector.
-        for port, written_value in ((target_write, self.trap_pc), (value_write, self.trap.value)):
-            with m.If(self.trap_valid):
-                m.d.comb += [
-                    port.en.eq(1),
-                    port.addr.eq(Cat(self.trap_to_machine, Const(1, 1))),
-                    port.data.eq(written_value),
-                ]
-            with m.If(self._clearing):
-                m.d.comb += [port.en.eq(1), port.addr.eq(self._clear_row), port.data.eq(0)]
+            m.d.comb += read.addr.eq(_trap_row("sepc", ~self.ret_supervisor))
+        # A trap writes its pc, and in the cycle after it its value.
+        trapped, machine = Signal(), Signal()
+        m.d.sync += [trapped.eq(self.trap_valid), machine.eq(self.trap_to_machine)]
+        with m.If(self._clearing):
+            m.d.comb += [write.en.eq(1), write.addr.eq(self._clear_row)]
+        with m.Elif(self.trap_valid):
+            m.d.comb += [
+                write.en.eq(1),
+                write.addr.eq(_trap_row("sepc", self.trap_to_machine)),
+                write.data.eq(self.trap_pc),
+            ]
+        with m.Elif(trapped):
+            m.d.comb += [
+                write.en.eq(1),
+                write.addr.eq(_trap_row("stval", machine)),
+                write.data.eq(self.trap.value),
+            ]
+        with m.Else():
+            m.d.comb += [write.addr.eq(_memory_row(written)), write.data.eq(new)]
         bank = self._counters
         m.d.comb += [
             bank.access.eq(request.valid | self.write),
@@ -373,7 +388,7 @@ class CsrFile(wiring.Component):
 
     def _writes(self, m, new):
         def case(name):
-            return m.Case(CSRS[name].number)
+            return m.If(self._written[name])
 
         for name, signal in self._plain.items():
             if name != "mie":
@@ -384,12 +399,13 @@ class CsrFile(wiring.Component):
             m.d.sync += mie.eq(new & CSRS["mie"].writable)
         with case("sie"):
             m.d.sync += mie.eq(mie & ~mideleg | new & mideleg)
-        for port, names in zip(
-            (write for _, write in self._rows), (_TARGETS, _VALUES), strict=True
-        ):
-            for name in names:
-                with case(name):
-                    m.d.comb += [port.en.eq(1), port.data.eq(new & CSRS[name].writable)]
+        with m.If(Cat(self._written[name] for name in _ROWS).any()):
+            m.d.comb += [self._write.en.eq(1), self._write.data.eq(new)]
+        for name in _ROWS:
+            for bit in range(64):
+                if not CSRS[name].writable >> bit & 1:
+                    with case(name):
+                        m.d.comb += self._write.data[bit].eq(0)
         for name in ("mcycle", "minstret"):
             with case(name):
                 m.d.comb += self._counters.write.eq(1)
@@ -436,12 +452,12 @@ class CsrFile(wiring.Component):
         delegated = Mux(self.trap.interrupt, plain["mideleg"], plain["medeleg"]).bit_select(code, 1)
         to_machine = self.trap_to_machine
         m.d.comb += to_machine.eq((self.privilege == Privilege.MACHINE) | ~delegated)
-        vector = self._rows[0][0].data
+        vector = self._read.data
         vectored = Mux(vector[0] & self.trap.interrupt, code << 2, 0)
         m.d.comb += self.trap_vector.eq(Cat(Const(0, 2), vector[2:]) + vectored)
         cause = Cat(code, Const(0, INTERRUPT_BIT - 6), self.trap.interrupt)
 
-        m.d.comb += self.ret_pc.eq(self._rows[0][0].data)
+        m.d.comb += self.ret_pc.eq(self._read.data)
         with m.If(self.trap_valid & to_machine):
             m.d.sync += [
                 plain["mcause"].eq(cause),

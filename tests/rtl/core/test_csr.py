@@ -83,6 +83,8 @@ class Bench:
         await self.tick()
         ctx.set(dut.trap_valid, 0)
         model.trap(interrupt, code, value, pc)
+        # Nothing comes in the cycle after a trap: its value is written then.
+        await self.tick()
         self.check()
 
     async def ret(self, supervisor, *, privilege=None):
