@@ -28,9 +28,9 @@ class AtomicFunction(enum.Enum, shape=5):
 
 
 class AtomicAlu(wiring.Component):
-    """What an AMO stores, from ``memory`` (the loaded value, sign-extended) and ``register``.
+    """What an AMO stores, from the value it has loaded and that of ``register``.
 
-    With ``double`` = 0 only bits 31:0 of the result mean anything. Combinational.
+    With ``double`` = 0 only bits 31:0 of operands and result mean anything. Combinational.
     """
 
     function: In(5)
@@ -41,36 +41,35 @@ class AtomicAlu(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        a, b = Signal(64), Signal(64)
-        unsigned = self.function[3]
-        m.d.comb += [a.eq(self.memory), b.eq(self.register)]
-        with m.If(~self.double):
-            # The upper halves only decide comparisons: extend both alike.
-            m.d.comb += [
-                a[32:].eq((a[31] & ~unsigned).replicate(32)),
-                b[32:].eq((b[31] & ~unsigned).replicate(32)),
-            ]
-        # One adder: a - b = a + ~b + 1, and its carry is 1 exactly when a >= b, unsigned.
+        inverts = Signal()
+        unsigned, maximum = self.function[3], self.function[2]
         adds = self.function == AtomicFunction.ADD.value
+        swaps = self.function == AtomicFunction.SWAP.value
+        # a OR b is both: where they differ, and where both are one.
+        differ = (self.function == AtomicFunction.XOR.value) | (
+            self.function == AtomicFunction.OR.value
+        )
+        agree = (self.function == AtomicFunction.AND.value) | (
+            self.function == AtomicFunction.OR.value
+        )
+        chooses = ~(adds | swaps | differ | agree)
+        # One adder: a - b = a + ~b + 1, and its carry is 1 exactly when a >= b, unsigned. Words that
+        # are both sign-extended keep their unsigned order.
         total = Signal(65)
         less, takes_memory = Signal(), Signal()
-        maximum = self.function[2]
+        a, b = (
+            Cat(value[:32], Mux(self.double, value[32:], value[31].replicate(32)))
+            for value in (self.memory, self.register)
+        )
+        b ^= inverts.replicate(64)
         m.d.comb += [
-            total.eq(a + (b ^ (~adds).replicate(64)) + ~adds),
-            less.eq(Mux(~unsigned & (a[63] ^ b[63]), a[63], ~total[64])),
+            inverts.eq(chooses | swaps),
+            total.eq(a + b + inverts),
+            less.eq(Mux(~unsigned & (a[63] ^ b[63] ^ inverts), a[63], ~total[64])),
             takes_memory.eq(less ^ maximum),
         ]
-        with m.Switch(self.function):
-            with m.Case(AtomicFunction.SWAP.value):
-                m.d.comb += self.result.eq(b)
-            with m.Case(AtomicFunction.ADD.value):
-                m.d.comb += self.result.eq(total[:64])
-            with m.Case(AtomicFunction.XOR.value):
-                m.d.comb += self.result.eq(a ^ b)
-            with m.Case(AtomicFunction.OR.value):
-                m.d.comb += self.result.eq(a | b)
-            with m.Case(AtomicFunction.AND.value):
-                m.d.comb += self.result.eq(a & b)
-            with m.Default():
-                m.d.comb += self.result.eq(Mux(takes_memory, a, b))
+        # Every term is zero unless it is asked for.
+        bitwise = Mux(agree, Mux(differ, a | b, a & b), Mux(differ, a ^ b, 0))
+        chosen = Mux(chooses & takes_memory, a, Mux(chooses | swaps, ~b, bitwise))
+        m.d.comb += self.result.eq(Mux(adds, total[:64], chosen))
         return m

@@ -161,26 +161,30 @@ class LoadStoreUnit(wiring.Component):
             mask.eq(Mux(size == 3, 0xFF, Mux(size == 2, 0xF, Mux(size == 1, 3, 1))) << offset),
         ]
 
-        # Loaded data: lanes from the low word where the access has some there, rotated down.
-        loaded = Signal(64)
+        # Loaded data: rotated down, the lanes of an access that crosses eight bytes from both words.
+        # An AMO finds all that it has read in ``saved``.
         bus = (state == _State.BUS_REQUEST) | (state == _State.BUS_RESPONSE)
         word = Mux(bus, self.peripheral.response.payload.data, self.result.data)
-        merged = Signal(64)
-        m.d.comb += merged.eq(word)
-        with m.If(step == _Step.LOAD_HIGH):
-            for lane in range(1, 8):
-                with m.If(lane >= offset):
-                    m.d.comb += merged[8 * lane : 8 * lane + 8].eq(saved[8 * lane : 8 * lane + 8])
-        raw = Signal(64)
-        m.d.comb += raw.eq(_rotate_left(merged, (-offset)[:3]))
-        signed = ~instruction.funct3[2]
-        with m.Switch(size):
-            for log, width in enumerate((8, 16, 32)):
-                with m.Case(log):
-                    sign = (raw[width - 1] & signed).replicate(64 - width)
-                    m.d.comb += loaded.eq(Cat(raw[:width], sign))
-            with m.Default():
-                m.d.comb += loaded.eq(raw)
+        raw, loaded = Signal(64), Signal(64)
+        m.d.comb += raw.eq(_rotate_left(word, (-offset)[:3]))
+        # The sign is taken from where it stands before the rotation; it fills all lanes above.
+        sign_lane, sign, sc_failed = Signal(3), Signal(), Signal()
+        signs = [word.word_select(lane, 8)[7] for lane in range(8)]
+        for bit in range(3):
+            pairs = zip(signs[::2], signs[1::2], strict=True)
+            signs = [Mux(sign_lane[bit], upper, lower) for lower, upper in pairs]
+        m.d.comb += [
+            sign_lane.eq(offset + Cat(size.any(), size[1], size.all())),
+            sign.eq(Mux(is_amo, saved[31], signs[0]) & ~instruction.funct3[2] & ~is_sc),
+        ]
+        lanes = []
+        for lane in range(8):
+            is_saved = is_amo | ((step == _Step.LOAD_HIGH) & (offset < 8 - lane))
+            chosen = Mux(is_saved, saved.word_select(lane, 8), raw.word_select(lane, 8))
+            # SC has loaded nothing: its value is whether it failed.
+            there = ~is_sc & (size >= (lane > 0) + (lane > 1) + (lane > 3))
+            lanes.append(Mux(there, chosen, sign.replicate(8)))
+        m.d.comb += loaded.eq(Cat(*lanes) | sc_failed)
 
         m.submodules.atomic = atomic_alu = AtomicAlu()
         m.d.comb += [
@@ -272,7 +276,7 @@ class LoadStoreUnit(wiring.Component):
             self.peripheral.request.payload.data.eq(rotated),
             self.peripheral.request.valid.eq(state == _State.BUS_REQUEST),
             self.peripheral.response.ready.eq(1),
-            self.value.eq(Mux(is_amo, saved, loaded)),
+            self.value.eq(loaded),
             self.idle.eq((state == _State.READY) & ~self.start),
         ]
 
@@ -283,7 +287,7 @@ class LoadStoreUnit(wiring.Component):
             with m.Else(), m.Switch(step):
                 with m.Case(_Step.LOAD_LOW):
                     m.d.sync += [
-                        saved.eq(self.result.data),
+                        saved.eq(raw),
                         step_register.eq(_Step.LOAD_HIGH),
                         state.eq(_State.INDEX),
                     ]
@@ -292,14 +296,12 @@ class LoadStoreUnit(wiring.Component):
                 with m.Case(_Step.ONLY):
                     with m.If(is_amo):
                         m.d.sync += [
-                            saved.eq(loaded),
+                            saved.eq(raw),
                             step_register.eq(_Step.AMO_STORE),
                             state.eq(_State.COMPUTE),
                         ]
                     with m.Else():
                         m.d.comb += [self.done.eq(1), self.stored.eq(~reads)]
-                        with m.If(is_sc):
-                            m.d.comb += self.value.eq(0)
                 with m.Default():
                     m.d.comb += [self.done.eq(1), self.stored.eq(~reads)]
 
@@ -330,7 +332,7 @@ class LoadStoreUnit(wiring.Component):
             with m.Elif(step == _Step.PROBE_LOW):
                 m.d.sync += [step_register.eq(_Step.STORE_HIGH), state.eq(_State.INDEX)]
             with m.Elif(is_sc & sc_fails):
-                m.d.comb += [self.done.eq(1), self.value.eq(1)]
+                m.d.comb += [self.done.eq(1), sc_failed.eq(1)]
             with m.Else():
                 m.d.comb += self.access.valid.eq(1)
                 with m.If(self.result.valid):
