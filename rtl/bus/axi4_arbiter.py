@@ -45,7 +45,9 @@ class _Turn(wiring.Component):
 
 
 def _selected(chosen, payloads):
-    """The payload of the one chosen, as a plain value."""
+    """The payload of the one chosen, as a plain value; without one it may be anybody's."""
+    if len(payloads) == 1:
+        return payloads[0].as_value()
     result = C(0)
     for number, payload in enumerate(payloads):
         bits = payload.as_value()

@@ -82,7 +82,7 @@ class CounterBank(wiring.Component):
             m.d.comb += at.eq(self.row)
         amount = Signal(32)
         carries, adds, counts = Signal(), Signal(), Signal()
-        base, total = Signal(64), Signal(64)
+        base, total, stored = Signal(64), Signal(64), Signal(64)
         writes = Signal()
         m.d.comb += [
             writes.eq(self.access & self.write),
@@ -96,7 +96,8 @@ class CounterBank(wiring.Component):
             self.value.eq(total),
             write.addr.eq(at),
             write.en.eq(1),
-            write.data.eq(Mux(writes, self.data[_LOW_BITS:], total[_LOW_BITS:])),
+            stored.eq(Mux(writes, self.data, total)),
+            write.data.eq(stored[_LOW_BITS:]),
             self.settled.eq(~clearing & ~owed.any()),
         ]
         with m.If(self.add):
@@ -108,14 +109,12 @@ class CounterBank(wiring.Component):
                 m.d.sync += carry[n].eq(0)
             with m.If(self.add & self.addends[n]):
                 m.d.sync += owed[n].eq(1)
-            with m.If(here & adds):
-                m.d.sync += [low[n].eq(total[:_LOW_BITS]), owed[n].eq(0)]
+            with m.If(here & (adds | writes)):
+                m.d.sync += [low[n].eq(stored[:_LOW_BITS]), owed[n].eq(0)]
             with m.Elif(self.count[n]):
                 m.d.sync += low[n].eq(low[n] + 1)
                 with m.If(low[n].all()):
                     m.d.sync += carry[n].eq(1)
-            with m.If(here & writes):
-                m.d.sync += [low[n].eq(self.data[:_LOW_BITS]), carry[n].eq(0), owed[n].eq(0)]
         with m.If(clearing):
             m.d.comb += write.data.eq(0)
         return m

@@ -150,10 +150,8 @@ class ParkingUnit(wiring.Component):
             self.park.privilege.eq(privilege),
         ]
 
-        with m.If(self.skip.valid):
-            m.d.sync += cycle.eq(cycle + self.skip.cycles)
-        with m.Elif(self.advance):
-            m.d.sync += cycle.eq(cycle + 1)
+        with m.If(self.skip.valid | self.advance):
+            m.d.sync += cycle.eq(cycle + Mux(self.skip.valid, self.skip.cycles, 1))
         with m.If(self.retired):
             m.d.sync += [instret.eq(instret + 1), first_pending.eq(0)]
         with m.If(self.retired | self.trapped):
