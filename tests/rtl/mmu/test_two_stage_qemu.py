@@ -212,11 +212,14 @@ def ask_qemu(guest, queries):
     return answers, {x[SCRATCH]: x[VALUE] for x in words}
 
 
-def check(x, query, memory, values):
-    """One answer of QEMU's against the reference, whose ``memory`` is marked; the kind of outcome."""
+def check(x, query, memory, values, translate=reference.translate):
+    """One answer of QEMU's against the reference, whose ``memory`` is marked; the kind of outcome.
+
+    Another ``translate`` is held to QEMU in the same way.
+    """
     access = query["access"]
     try:
-        mapping = reference.translate(memory, query)
+        mapping = translate(memory, query)
     except reference.EptFault as fault:
         gpa, _, page_table, _ = fault.about
         cause = GUEST_PAGE_FAULTS[Access.READ if page_table else access]

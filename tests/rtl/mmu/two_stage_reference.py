@@ -25,6 +25,14 @@ class EptFault(Exception):
         self.about = (gpa, access, page_table, rights)
 
 
+class EptAccessFault(AccessFault):
+    """An entry of the EPT is not in RAM; docs/isa/vmx.md calls that a misconfiguration."""
+
+    def __init__(self, about):
+        super().__init__("an EPT entry that is not in RAM")
+        self.about = about
+
+
 class EptViolation(EptFault):
     """Not present, or not permitted."""
 
@@ -66,7 +74,10 @@ def second_stage(memory, context, gpa, access, page_table):
     for i in (2, 1, 0):
         index = gpa >> 30 if i == 2 else gpa >> 12 + 9 * i & 511
         address = a + 8 * index
-        word = _entry(memory, address)
+        try:
+            word = _entry(memory, address)
+        except AccessFault:
+            raise EptAccessFault((gpa, access, page_table, (0, 0, 0))) from None
         pte = PTE.decode(word)
         if not pte["v"]:
             raise fault(EptViolation, "not present")

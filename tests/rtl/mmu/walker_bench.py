@@ -60,6 +60,7 @@ class Memory:
 FAULTS = {
     reference.PageFault: Fault.PAGE,
     reference.AccessFault: Fault.ACCESS,
+    reference.EptAccessFault: Fault.ACCESS,
     reference.EptViolation: Fault.EPT_VIOLATION,
     reference.EptMisconfiguration: Fault.EPT_MISCONFIGURATION,
 }
