@@ -61,6 +61,8 @@ class History:
     -------
     now : int
         The time, counted in events noted here.
+    space : Space or None
+        The present one; None is root's.
     """
 
     def __init__(self):
@@ -68,21 +70,21 @@ class History:
         self._words: dict[int, list[tuple[int, int]]] = {}
         self._fence_i = 0
         self._spaces: dict[Space | None, _Fences] = {None: _Fences(0)}
-        self._key: Space | None = None
-        self._space = self._spaces[None]
+        self.space: Space | None = None
+        self._fences = self._spaces[None]
         # By EPT: when everything of it was dropped, and translations of single pages.
         self._ept_base: dict[int, int] = {}
         self._ept_fences: dict[int, list[tuple[int, int]]] = {}
 
     def use(self, key: Space | None) -> None:
         """From now on the space is another; one that is new holds nothing yet."""
-        if key == self._key:
+        if key == self.space:
             return
         if key not in self._spaces:
             self.now += 1
             self._spaces[key] = _Fences(self.now)
             self._ept_base.setdefault(key.ept, self.now)
-        self._key, self._space = key, self._spaces[key]
+        self.space, self._fences = key, self._spaces[key]
 
     def store(self, address: int, old: int) -> None:
         """The word at ``address`` is about to change from ``old``."""
@@ -101,7 +103,7 @@ class History:
     def leave_root(self, root: int, asid: int) -> None:
         """satp no longer names ``root`` for ``asid``."""
         self.now += 1
-        self._space.roots.append((self.now, root, asid))
+        self._fences.roots.append((self.now, root, asid))
 
     def fence_i(self) -> None:
         self.now += 1
@@ -111,7 +113,7 @@ class History:
         """In the present space, and in a guest in those of the same VPID."""
         self.now += 1
         for key, space in self._spaces.items():
-            if space is self._space or (key and self._key and key.vpid == self._key.vpid):
+            if space is self._fences or (key and self.space and key.vpid == self.space.vpid):
                 if gva is None and asid is None:
                     space.all(self.now)
                 else:
@@ -151,8 +153,8 @@ class History:
     def violated(self, gva: int, gpa: int) -> None:
         """The EPT has refused: what was cached for that access is dropped."""
         self.now += 1
-        self._space.fences.append(_Fence(self.now, gva, None, piece=True))
-        fences = self._ept_fences.setdefault(self._key.ept, [])
+        self._fences.fences.append(_Fence(self.now, gva, None, piece=True))
+        fences = self._ept_fences.setdefault(self.space.ept, [])
         fences.append((self.now, gpa >> PAGE_BITS))
 
     # What may still be seen.
@@ -200,14 +202,14 @@ class History:
 
     def roots(self, asid: int) -> Iterator[tuple[int, bool]]:
         """Earlier roots a translation may stem from, and whether only by a global leaf."""
-        for time, root, of in self._space.roots:
+        for time, root, of in self._fences.roots:
             # Fences that name an ASID leave global entries alone; those that do not, no root.
             yield root, of != asid or time <= self.fenced_pointers(of, False)
 
     def _fenced(self, value, level, gva, asid, global_):
         """When the last fence ruled such an entry out."""
         leaf, shift = value & _LEAF, PAGE_BITS + VPN_BITS * level
-        for fence in reversed(self._space.fences):
+        for fence in reversed(self._fences.fences):
             if fence.gva is not None:
                 # A fence with an address orders reads of leaves alone, but for INVVPID.
                 if not leaf and not fence.tables:
@@ -217,14 +219,14 @@ class History:
                     continue
             if _rules_out(fence, asid, global_):
                 return fence.time
-        return self._space.base
+        return self._fences.base
 
     def fenced_pointers(self, asid: int, global_: bool) -> int:
         """When the last fence ruled pointers out, global ones or those of one ASID."""
-        for fence in reversed(self._space.fences):
+        for fence in reversed(self._fences.fences):
             if fence.gva is None and _rules_out(fence, asid, global_):
                 return fence.time
-        return self._space.base
+        return self._fences.base
 
 
 def _rules_out(fence, asid, global_):

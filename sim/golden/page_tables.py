@@ -20,6 +20,7 @@ from rtl.arch.traps import Privilege
 from sim.golden.history import History, Space
 from sim.golden.translation import Context, Outcome, outcomes, valid_leaf, valid_pointer
 from sim.golden.vmx.nested import nested_outcomes
+from sim.golden.vmx.speculation import GuestWalks
 
 __all__ = ["PageTables"]
 
@@ -75,6 +76,8 @@ class PageTables:
         self._ram, self._fitted, self._used = ram, fitted, used
         self._walks: dict[tuple[int, int, bool], _Walks] = {}
         self._walking: _Walks | None = None
+        self._guest_walks: dict[Context, GuestWalks] = {}
+        self._guest_walking: GuestWalks | None = None
         self._since: dict[int, int] = {}
 
     # What happens.
@@ -84,7 +87,14 @@ class PageTables:
         self._walking = None
         stage = fetch.stage
         self.history.use(Space(stage.vpid, stage.root) if stage else None)
-        if fetch.paged and fetch.update and not stage:
+        if stage:
+            self._switch_guest(fetch)
+            return
+        for walks in self._guest_walks.values():
+            # With an exit they end.
+            if walks.end is None:
+                walks.end = self.history.now
+        if fetch.paged and fetch.update:
             key = fetch.root, fetch.asid, fetch.privilege == Privilege.USER
             walks = self._walks.get(key)
             if walks is None:
@@ -93,18 +103,31 @@ class PageTables:
             walks.end = None
             self._walking = walks
 
+    def _switch_guest(self, fetch):
+        self._guest_walking = None
+        if fetch.stage.update or (fetch.paged and fetch.update):
+            walks = self._guest_walks.get(fetch)
+            if walks is None:
+                walks = self._guest_walks[fetch] = GuestWalks(self, fetch)
+            walks.end = None
+            self._guest_walking = walks
+
     def sfence_vma(self, gva: int | None, asid: int | None) -> None:
         self.history.sfence_vma(gva, asid)
         if gva is None:
             # A walk that began before the fence ends before it.
-            for walks in self._walks.values():
-                if walks.end is None and walks is not self._walking and asid in (None, walks.asid):
+            guest = self.history.space is not None
+            present = self._guest_walking if guest else self._walking
+            for walks in (self._guest_walks if guest else self._walks).values():
+                if walks.end is None and walks is not present and asid in (None, walks.asid):
                     walks.end = self.history.now
 
     def changed(self) -> None:
         """An entry that was read may have changed."""
         for walks in self._walks.values():
             walks.tables = None
+        for walks in self._guest_walks.values():
+            walks.forget()
 
     def store(self, place: int, data: bytes) -> None:
         """``data`` is about to be written at ``place`` in RAM."""
@@ -128,6 +151,11 @@ class PageTables:
     def readable(self, address: int) -> bool:
         return 0 <= address - _BASE < self._fitted
 
+    def word(self, address: int) -> int:
+        """What RAM has for an entry; from now on a change of its page is a change of tables."""
+        self._used(address - _BASE >> PAGE_BITS)
+        return self._word(address)
+
     def _word(self, address):
         place = address - _BASE
         return int.from_bytes(self._ram[place : place + 8], "little")
@@ -138,7 +166,22 @@ class PageTables:
         marked = [
             value | _A for value in held if value & _VXA == _VX and self._marked(address, value)
         ]
+        if self._guest_walks:
+            marked += self._marked_by_guests(address, held)
         return tuple(sorted({*held, *marked})) if marked else held
+
+    def _marked_by_guests(self, address, held):
+        """What walks of guests may have made of a leaf, each mark set or not."""
+        since = max(self.history.changed(address), self._since.get(address, 0))
+        found = []
+        for walks in self._guest_walks.values():
+            if walks.end is None or walks.end >= since:
+                for value in held:
+                    marks = walks.marks(address, value)
+                    found += [value | marks] if marks else []
+                    if marks & _A:
+                        found.append(value | _A)
+        return found
 
     def _marked(self, address, leaf):
         """Whether speculation may have set A in a leaf since it stands there."""
