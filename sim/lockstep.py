@@ -44,6 +44,7 @@ _LOADS = ["lb", "lh", "lw", "ld", "lbu", "lhu", "lwu"]
 _STORES = ["sb", "sh", "sw", "sd"]
 #: A VM entry that succeeds writes no register.
 _ENTRIES = ("vmlaunch", "vmresume")
+_NOT_INJECTED = "the event injected was not taken"
 _FAULTS_OF_DEVICES = (Exception_.LOAD_ACCESS_FAULT, Exception_.STORE_ACCESS_FAULT)
 #: Records between two looks at the trace, and cycles (no machine retires two in a cycle).
 _SLICE = 1 << 16
@@ -110,13 +111,15 @@ class _Recorded:
         return self.value
 
     def _time(self):
-        """The machine's, when the record shows that of the present world."""
+        """The machine's, when the record shows that of the present world; it does not go back."""
         hart = self.hart
-        if not hart.world:
-            self.ticks = self.value
+        if hart.vmx is None:
+            return self.value
+        if hart.world:
+            ticks = machine_ticks(hart.vmx.vmcs.fields, self.value, self.ticks)
         else:
-            fields = hart.vmx.vmcs.fields
-            self.ticks = machine_ticks(fields, self.value, self.ticks) or self.ticks
+            ticks = self.value
+        self.ticks = max(self.ticks, ticks or 0)
         return self.ticks
 
     def lines(self):
@@ -210,7 +213,7 @@ class Lockstep:
         """What should have come first."""
         due = self.hart.due
         if due == INJECTION_DUE:
-            return "the event injected was not taken"
+            return _NOT_INJECTED
         if due >= EXIT_DUE:
             return f"exit {due - EXIT_DUE} is due, but did not come"
         return f"interrupt {due} is pending and enabled, but was not taken"
@@ -269,7 +272,7 @@ class Lockstep:
             return "another pc"
         if hart.due == INJECTION_DUE:
             hart.vmx.inject()
-            return None if hart.trapped == (cause, value) else self._missed()
+            return None if hart.trapped == (cause, value) else _NOT_INJECTED
         if cause >> EXIT_BIT == 1:
             return self._exit((cause, value), bits, address, bool(flags & _LOAD))
         if cause >> INTERRUPT_BIT:

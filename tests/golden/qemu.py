@@ -16,7 +16,7 @@ from rtl.arch.traps import Exception_, Privilege
 from sim.disassembler import disassemble
 from sim.golden import Hart
 
-__all__ = ["Difference", "State", "follow", "needs_qemu", "run_qemu"]
+__all__ = ["Difference", "Root", "State", "follow", "needs_qemu", "run_qemu"]
 
 RAM = MEMORY_MAP["ram"]
 RAM_SIZE = 32 << 20
@@ -171,12 +171,28 @@ class _Outside:
         return self._answer()
 
 
-def follow(states: list[State], segments) -> int:
+class Root:
+    """A hart that runs the program itself."""
+
+    def __init__(self, outside):
+        self.hart = Hart(RAM_SIZE, outside, updates=True)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Memory, as the program sees it."""
+        self.hart.memory.write_physical(address, data)
+
+    def step(self) -> None:
+        """An instruction of the program."""
+        self.hart.step()
+
+
+def follow(states: list[State], segments, runner=Root) -> int:
     """Drive the model along; the number of instructions it agreed on. Raises Difference."""
     outside = _Outside()
-    hart = outside.hart = Hart(RAM_SIZE, outside, updates=True)
+    machine = runner(outside)
+    hart = outside.hart = machine.hart
     for base, data in segments:
-        hart.memory.write_physical(base, data)
+        machine.write(base, data)
     first = states[0]
     hart.pc, hart.x[1:32] = first.pc, first.x[1:]
     steps = 0
@@ -187,7 +203,7 @@ def follow(states: list[State], segments) -> int:
         if not (traps and traps[0].interrupt and traps[0].pc == before.pc):
             if hart.due >= 0:
                 _differ(hart, before, [f"interrupt {hart.due} against none"])
-            hart.step()
+            machine.step()
             steps += 1
             i = hart.executed
             if (
@@ -205,7 +221,7 @@ def follow(states: list[State], segments) -> int:
             if trap.interrupt:
                 hart.interrupt(trap.cause)
             else:
-                hart.step()
+                machine.step()
                 _agree_on_trap(hart, before, trap)
         _compare(hart, before, after)
     return steps

@@ -73,11 +73,13 @@ def _invvpid(vmx, operand, gva):
     return 0
 
 
-def perform(vmx, name: str, first: int = 0, second: int = 0) -> tuple[int | None, int | None]:
+def perform(
+    vmx, name: str, first: int = 0, second: int = 0, *, retires: bool = False
+) -> tuple[int | None, int | None]:
     """What a VMX instruction does in root M-mode: its status, and what rd gets instead.
 
     ``first`` and ``second`` are the values of rs1 and rs2. A status of None: an entry that went on
-    elsewhere, and writes no register.
+    elsewhere, and writes no register. What the host port issues does not retire.
     """
     unit = vmx.vmcs
     value = None
@@ -97,7 +99,7 @@ def perform(vmx, name: str, first: int = 0, second: int = 0) -> tuple[int | None
         case "vmwrite":
             status = unit.vmwrite(first, second)
         case "vmlaunch" | "vmresume":
-            status = vmx.enter(launch=name == "vmlaunch")
+            status = vmx.enter(launch=name == "vmlaunch", instruction=retires)
         case "invept":
             status = _invept(vmx, first, second)
         case "invvpid":
@@ -118,7 +120,7 @@ def _instruction(name):
         legal = name == "vmxon" or (vmx.vmcs.on and name != "vmfunc")
         if hart.privilege != Privilege.MACHINE or not legal:
             raise Trap(Exception_.ILLEGAL_INSTRUCTION, i.bits)
-        status, value = perform(vmx, name, hart.x[i.rs1], hart.x[i.rs2])
+        status, value = perform(vmx, name, hart.x[i.rs1], hart.x[i.rs2], retires=True)
         if status is not None:
             hart.x[i.rd] = status if value is None else value
 

@@ -88,11 +88,11 @@ class VmxOperation:
 
     # Entry.
 
-    def enter(self, *, launch: bool, instruction: bool = True) -> int | None:
+    def enter(self, *, launch: bool, instruction: bool) -> int | None:
         """VMLAUNCH or VMRESUME: its status; None when it goes on at ``hart.pc``, in the guest or
         behind a failed entry.
 
-        The host port's VMRESUME is no ``instruction`` that retires.
+        What the host port issues is no ``instruction`` that retires.
         """
         masks = self.root_csr.values
         for name in self.vmcs.masks:
