@@ -47,7 +47,8 @@ class Plic(wiring.Component):
         connect(m, flipped(self.bus), registers.bus)
 
         count = len(self.sources)
-        priorities = [C(0, 1), *(register.priority.value for register in registers.priority)]
+        # By bit of the priorities: the sources in which it is one.
+        planes = self._priorities(m, registers, count)
         # A source is in service from its gateway's request to completion, and pending until it is
         # claimed.
         pending, in_service = Signal(count), Signal(count)
@@ -56,7 +57,7 @@ class Plic(wiring.Component):
 
         for number, line in ((_MACHINE, self.mei), (_SUPERVISOR, self.sei)):
             enabled = Cat(C(0, 1), registers.enable[number].word.sources.value)
-            m.submodules[f"choice_{number}"] = choice = _Choice(priorities)
+            m.submodules[f"choice_{number}"] = choice = _Choice(planes)
             m.d.comb += [
                 choice.candidates.eq(pending & enabled),
                 line.eq(choice.priority > registers.context[number].threshold.priority.value),
@@ -91,18 +92,31 @@ class Plic(wiring.Component):
         ]
         return m
 
+    def _priorities(self, m, registers, count):
+        """For each bit of the priorities, the sources in which it is one."""
+        values = [C(0, 1), *(register.priority.value for register in registers.priority)]
+        planes = [Signal(count, name=f"priority_{bit}") for bit in range(len(values[-1]))]
+        # They are compared in every cycle but seldom written, and gathering them takes simulation
+        # longer than all else here: that is done in the cycle after they may have changed.
+        written = Signal()
+        request = self.bus.request
+        m.d.sync += written.eq(request.valid & request.ready & request.payload.write)
+        with m.If(written):
+            for bit, plane in enumerate(planes):
+                m.d.sync += plane.eq(Cat((value >> bit)[0] for value in values))
+        return planes
+
 
 class _Choice(wiring.Component):
     """The candidate of highest priority, of those the lowest; 0 if none has a priority above 0."""
 
-    def __init__(self, priorities):
-        self._priorities = priorities
-        self._width = max(len(priority) for priority in priorities)
+    def __init__(self, planes):
+        self._planes = planes
         super().__init__(
             {
-                "candidates": In(len(priorities)),
-                "priority": Out(self._width),
-                "source": Out(range(len(priorities))),
+                "candidates": In(len(planes[0])),
+                "priority": Out(len(planes)),
+                "source": Out(range(len(planes[0]))),
             }
         )
 
@@ -110,21 +124,17 @@ class _Choice(wiring.Component):
         m = Module()
         # From the highest bit of the priority on, whoever has it 1 leaves the others behind.
         remaining = self.candidates
-        for bit in reversed(range(self._width)):
-            ones = Cat(
-                (priority >> bit)[0] if bit < len(priority) else C(0, 1)
-                for priority in self._priorities
-            )
+        for bit in reversed(range(len(self._planes))):
             those = Signal(len(self.candidates), name=f"with_bit_{bit}")
             left = Signal(len(self.candidates), name=f"after_bit_{bit}")
             m.d.comb += [
-                those.eq(remaining & ones),
+                those.eq(remaining & self._planes[bit]),
                 self.priority[bit].eq(those.any()),
                 left.eq(Mux(those.any(), those, remaining)),
             ]
             remaining = left
         with m.If(self.priority != 0):
-            for number in reversed(range(len(self._priorities))):
+            for number in reversed(range(len(self.candidates))):
                 with m.If(remaining[number]):
                     m.d.comb += self.source.eq(number)
         return m
