@@ -22,7 +22,10 @@ __all__ = ["DataAccess", "DataCache", "DataResult"]
 
 
 class DataAccess(data.Struct):
-    """Phase 1 of an access: ``valid`` = 0 drops it; ``mask`` names the bytes of a write."""
+    """Phase 1 of an access: ``valid`` = 0 drops it; ``mask`` names the bytes of a write.
+
+    What is written, and whether, holds still until the answer.
+    """
 
     valid: 1
     frame: FRAME_BITS
@@ -153,12 +156,13 @@ class DataCache(wiring.Component):
         ready = Signal()
         m.d.comb += ready.eq(state == _State.READY)
 
-        # The access in phase 1. The hart's own arrives with `direct` set and brings the rest of
-        # its request on `access`; all others, and it too when it comes again after a refill,
-        # stand in `request`.
+        # The access in phase 1. The hart's own arrives with `direct` set and brings its frame on
+        # `access`, where what it writes stays; all else of it when it comes again after a refill,
+        # and all of the others, stands in `request`.
         phase1 = Signal()
         direct = Signal()
         source = Signal(_Source)
+        of_hart = source == _Source.HART
         request = Signal(_Request)
         failed = Signal()
         frame = Signal(FRAME_BITS)
@@ -167,9 +171,9 @@ class DataCache(wiring.Component):
         store_data = Signal(8 * DATA_BYTES)
         m.d.comb += [
             frame.eq(Mux(direct, self.access.frame, request.frame)),
-            write.eq(Mux(direct, self.access.write, request.write)),
-            mask.eq(Mux(direct, self.access.mask, request.mask)),
-            store_data.eq(Mux(direct, self.access.data, request.data)),
+            write.eq(Mux(of_hart, self.access.write, request.write)),
+            mask.eq(Mux(of_hart, self.access.mask, request.mask)),
+            store_data.eq(Mux(of_hart, self.access.data, request.data)),
         ]
 
         wanted = Signal()
@@ -369,9 +373,6 @@ class DataCache(wiring.Component):
                     m.d.sync += [
                         direct.eq(0),
                         request.frame.eq(frame),
-                        request.write.eq(write),
-                        request.mask.eq(mask),
-                        request.data.eq(store_data),
                         victim.eq(array.victim),
                         words.eq(0),
                     ]

@@ -39,10 +39,11 @@ async def hart(dut, address, write=None):
     dut.access.value = DataAccess.const(access).as_bits()
     while True:
         (bits,) = await settled(dut, "o_result")
-        dut.access.value = 0
+        dut.access.value = DataAccess.const(access | {"valid": 0, "frame": 0}).as_bits()
         result = DataResult.from_bits(bits)
         if result.valid:
             assert not result.error
+            dut.access.value = 0
             return result.data
 
 

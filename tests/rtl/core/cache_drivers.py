@@ -46,7 +46,7 @@ async def drive_hart(ctx, dut, ops, clock, done, seed=0):
     """Run ``ops``; call ``done(op, span, data, error)`` for each that is not dropped.
 
     Works for the data cache and, with loads only, for the instruction cache. Outside phase 1,
-    ``access`` holds noise. Asserts that nothing else is answered, and that no access is taken
+    ``access`` holds noise, but for what a write that waits writes. Asserts that nothing else is answered, and that no access is taken
     while another waits.
     """
     noise = random.Random(seed)
@@ -70,7 +70,8 @@ async def drive_hart(ctx, dut, ops, clock, done, seed=0):
         access = {"valid": not shown.drop, "frame": shown.address >> 12}
         if writes:
             locked = held or any(op.lock for op in (offered, phase1, waiting and waiting[0]) if op)
-            access |= {"write": shown.write, "mask": shown.mask, "data": shown.data}
+            kept = waiting[0] if waiting else shown
+            access |= {"write": kept.write, "mask": kept.mask, "data": kept.data}
             ctx.set(dut.lock, locked)
         ctx.set(dut.access, access)
         result = dut.o_result
