@@ -107,8 +107,9 @@ class FetchUnit(wiring.Component):
         m = Module()
         state = Signal(_State)
         pc = Signal(64)
-        # The address in phase 1, and whether there is one.
+        # The address in phase 1, whether there is one, and the packet behind it in memory.
         current, current_valid = Signal(64), Signal()
+        behind = Signal(64 - 3)
         # A redirect made the awaited answer worthless.
         stale = Signal()
         walk_query = Signal(TranslationQuery)
@@ -162,7 +163,7 @@ class FetchUnit(wiring.Component):
             next_packet.learnt_target.eq(prediction.target),
             next_packet.learn.eq(turns & prediction.taken),
             next_packet.forget.eq(turns & ~prediction.taken),
-            follower.eq(Cat(Const(0, 3), current[3:] + 1)),
+            follower.eq(Cat(Const(0, 3), behind)),
             turns.eq(
                 predictor.accept
                 & Mux(guessed, ~prediction.taken | (pc != follower), prediction.taken)
@@ -176,6 +177,7 @@ class FetchUnit(wiring.Component):
             m.d.sync += [
                 current.eq(pc),
                 guessed.eq(next_packet.hit),
+                behind.eq(pc[3:] + 1),
                 pc.eq(Cat(Const(0, 3), pc[3:] + 1)),
             ]
             with m.If(next_packet.hit):
