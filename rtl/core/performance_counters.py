@@ -72,10 +72,10 @@ class PerformanceCounters(wiring.Component):
         ]
         for n in range(COUNTER_COUNT):
             selector = self.selectors[n]
-            m.d.comb += [
-                self.count[n].eq(enabled[n] & events.bit_select(selector, 1)),
-                self.add[n].eq(enabled[n] & skipped & (selector == int(Stall.HOST))),
-            ]
+            m.d.comb += self.count[n].eq(enabled[n] & events.bit_select(selector, 1))
             with m.If(self.event_write[n]):
                 m.d.sync += selector.eq(self.value)
+        with m.If(skipped):
+            hosts = Cat(selector == int(Stall.HOST) for selector in self.selectors)
+            m.d.comb += self.add.eq(enabled & hosts)
         return m
