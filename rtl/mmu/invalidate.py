@@ -6,16 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.mmu.context import Invalidation
 from rtl.mmu.ports import TlbTag
-from rtl.mmu.tags import same_page
+from rtl.mmu.tags import TagQuery, matches, set_named
 
 __all__ = ["InvalidationMatch", "InvalidationUnion"]
 
 
 class InvalidationMatch(wiring.Component):
-    """Decide whether an invalidation drops the translation with this tag.
-
-    A page is compared at the size of the guest's leaf, so that no piece of a page outlives it.
-    """
+    """Decide whether an invalidation drops the translation with this tag."""
 
     tag: In(TlbTag)
     invalidation: In(Invalidation)
@@ -23,16 +20,11 @@ class InvalidationMatch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        tag, wanted = self.tag, self.invalidation
-        page = tag.page[: len(wanted.page)]
-        m.d.comb += self.match.eq(
-            (wanted.any_world | (tag.world == wanted.world))
-            & (wanted.any_vpid | (tag.vpid == wanted.vpid))
-            & ~(tag.global_ & (wanted.match_asid | wanted.keep_global))
-            & (~wanted.match_asid | (tag.asid == wanted.asid))
-            & (~wanted.match_ept | (tag.ept_tag == wanted.ept_tag))
-            & (~wanted.match_page | same_page(page, wanted.page, tag.guest_level))
-        )
+        wanted = Signal(TagQuery)
+        m.d.comb += [
+            *set_named(wanted, self.invalidation),
+            self.match.eq(matches(self.tag, wanted)),
+        ]
         return m
 
 

@@ -10,7 +10,7 @@ from rtl.arch.vmx.ept import EPT_GPA_BITS
 from rtl.mmu.context import Access, EptFault, Fault, Invalidation, TranslationQuery
 from rtl.mmu.permissions import EptPermission, LeafPermission, PageRights, Pte, PteCheck, PteKind
 from rtl.mmu.ports import PAGE_NUMBER_BITS, PteMemory, Refill
-from rtl.mmu.tags import below, page_of
+from rtl.mmu.tags import below, page_of, set_space
 from rtl.mmu.walk_cache import NestedCache, WalkCache
 
 __all__ = ["PageWalker", "WalkEvents"]
@@ -430,12 +430,8 @@ class PageWalker(wiring.Component):
         within = Signal(_FRAME_BITS)
         m.d.comb += [
             within.eq(below(C((1 << _FRAME_BITS) - 1, _FRAME_BITS), size)),
-            tag.world.eq(context.world),
-            tag.vpid.eq(context.vpid),
-            tag.ept_tag.eq(context.ept_tag),
-            tag.asid.eq(context.asid),
+            *set_space(tag.space, context),
             tag.global_.eq(global_),
-            tag.paged.eq(context.paged),
             tag.page.eq(page_of(query.gva)),
             tag.level.eq(size),
             tag.guest_level.eq(Mux(context.paged, level, size)),

@@ -1,4 +1,5 @@
-"""Pure checks of page-table entries: what an entry is, and what a leaf allows.
+"""Pure checks of page-table entries: what an entry is, and what a leaf allows. No other place
+knows these rules.
 
 Source: Privileged Architecture, "Virtual Address Translation Process", steps 3 to 7.
 """
@@ -11,7 +12,20 @@ from rtl.arch import paging
 from rtl.lib.layouts import struct_of
 from rtl.mmu.context import Access, Privilege, TranslationContext
 
-__all__ = ["EptPermission", "LeafPermission", "PageRights", "Pte", "PteCheck", "PteKind"]
+__all__ = [
+    "AccessKinds",
+    "AccessNeeds",
+    "EptPermission",
+    "LeafPermission",
+    "PageRights",
+    "Permits",
+    "Pte",
+    "PteCheck",
+    "PteKind",
+    "allows",
+    "set_needs",
+    "set_permits",
+]
 
 Pte = struct_of(paging.PTE)
 
@@ -78,10 +92,67 @@ class PteCheck(wiring.Component):
         return m
 
 
-class LeafPermission(wiring.Component):
-    """Decide whether a leaf allows an access. The only place that knows this rule.
+class AccessKinds(data.Struct):
+    """Ways to access a page; ``read_mxr`` is a read while MXR is set."""
+
+    read: 1
+    read_mxr: 1
+    write: 1
+    fetch: 1
+
+
+class AccessNeeds(data.Struct):
+    """What an access asks of a leaf: one of ``kinds``, and a page with U, or one without."""
+
+    kinds: AccessKinds
+    user: 1
+    supervisor: 1
+
+
+class Permits(data.Struct):
+    """What a leaf permits as it stands: ``kinds`` of access, to a page with or without U."""
+
+    kinds: AccessKinds
+    user: 1
+
+
+def set_needs(needs, access, context) -> list:
+    """Assignments of AccessNeeds.
 
     Every privilege but USER is held to the rules of S-mode; unpaged queries have none.
+    """
+    read, fetch = access == Access.READ, access == Access.FETCH
+    user = context.privilege == Privilege.USER
+    return [
+        needs.kinds.read.eq(read),
+        needs.kinds.read_mxr.eq(read & context.mxr),
+        needs.kinds.write.eq(access == Access.WRITE),
+        needs.kinds.fetch.eq(fetch),
+        # SUM opens user pages for data only: S-mode never fetches from them.
+        needs.user.eq(~context.paged | user | (context.sum & ~fetch)),
+        needs.supervisor.eq(~context.paged | ~user),
+    ]
+
+
+def set_permits(permits, rights) -> list:
+    """Assignments of Permits: nothing without A, no write without D."""
+    return [
+        permits.kinds.read.eq(rights.a & rights.r),
+        permits.kinds.read_mxr.eq(rights.a & rights.mxr),
+        permits.kinds.write.eq(rights.a & rights.d & rights.w),
+        permits.kinds.fetch.eq(rights.a & rights.x),
+        permits.user.eq(rights.u),
+    ]
+
+
+def allows(permits, needs) -> Value:
+    """1 if what a leaf permits is what an access needs."""
+    kinds = permits.kinds.as_value() & needs.kinds.as_value()
+    return kinds.any() & Mux(permits.user, needs.user, needs.supervisor)
+
+
+class LeafPermission(wiring.Component):
+    """Decide whether a leaf allows an access.
 
     Members
     -------
@@ -100,21 +171,19 @@ class LeafPermission(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        rights, context = self.rights, self.context
-        fetch, write = self.access == Access.FETCH, self.access == Access.WRITE
-        # SUM opens user pages for data only: S-mode never fetches from them.
-        privileged = ~context.paged | Mux(
-            context.privilege == Privilege.USER, rights.u, ~rights.u | (context.sum & ~fetch)
-        )
-        granted = (
-            ((self.access == Access.READ) & (rights.r | (rights.mxr & context.mxr)))
-            | (write & rights.w)
-            | (fetch & rights.x)
-        )
+        needs, marked = Signal(AccessNeeds), Signal(PageRights)
         m.d.comb += [
-            self.granted.eq(privileged & granted),
-            self.allowed.eq(privileged & granted & rights.a & (~write | rights.d)),
+            *set_needs(needs, self.access, self.context),
+            marked.eq(self.rights),
+            marked.a.eq(1),
+            marked.d.eq(1),
         ]
+        for name, rights in (("granted", marked), ("allowed", self.rights)):
+            permits = Signal(Permits, name=f"permits_{name}")
+            m.d.comb += [
+                *set_permits(permits, rights),
+                getattr(self, name).eq(allows(permits, needs)),
+            ]
         return m
 
 

@@ -11,6 +11,7 @@ from rtl.mmu.permissions import PageRights
 
 __all__ = [
     "PAGE_NUMBER_BITS",
+    "AddressSpace",
     "MmuEvents",
     "PteMemory",
     "PteRequest",
@@ -47,6 +48,16 @@ class TranslationPort(wiring.Signature):
         )
 
 
+class AddressSpace(data.Struct):
+    """Whose addresses are meant; see ``TranslationContext``."""
+
+    world: World
+    vpid: 16
+    ept_tag: 2
+    asid: 16
+    paged: 1
+
+
 class TlbTag(data.Struct):
     """Which queries a cached translation answers.
 
@@ -54,12 +65,8 @@ class TlbTag(data.Struct):
     the leaf it was made from, at least as large. Translations of unpaged queries are global.
     """
 
-    world: World
-    vpid: 16
-    ept_tag: 2
-    asid: 16
+    space: AddressSpace
     global_: 1
-    paged: 1
     page: PAGE_NUMBER_BITS
     level: range(LEVELS)
     guest_level: range(LEVELS)

@@ -10,7 +10,7 @@ from rtl.mmu.context import Invalidation, TranslationQuery
 from rtl.mmu.invalidate import InvalidationMatch, InvalidationUnion
 from rtl.mmu.permissions import LeafPermission
 from rtl.mmu.ports import Refill, TlbEntry
-from rtl.mmu.tags import answers, overlaps, page_of
+from rtl.mmu.tags import TagQuery, matches, page_of, set_for, set_overlapping
 
 __all__ = ["SharedTlb"]
 
@@ -132,7 +132,15 @@ class SharedTlb(wiring.Component):
         invalidation = Signal(Invalidation)
         sweeping, finishing, whole = Signal(), Signal(), Signal()
         named = Signal(self._ways)
+        # What a look-up, or the entry to be filled in, asks of the set.
+        wanted, matched = Signal(TagQuery), Signal(self._ways)
+        new, filling = Signal(TlbEntry), Signal()
+        with m.If(act == _Act.REFILL):
+            m.d.comb += set_overlapping(wanted, new.tag)
+        with m.Else():
+            m.d.comb += set_for(wanted, self.query)
         for way, row in enumerate(rows):
+            m.d.comb += matched[way].eq(row.valid & matches(row.entry.tag, wanted))
             m.submodules[f"match_{way}"] = match = InvalidationMatch()
             m.d.comb += [
                 match.tag.eq(row.entry.tag),
@@ -154,11 +162,10 @@ class SharedTlb(wiring.Component):
                 permission.access.eq(self.query.access),
                 permission.context.eq(self.query.context),
                 hits[way].eq(
-                    row.valid
+                    matched[way]
                     & ~(sweeping & named[way])
                     & (row.entry.tag.level == act_level)
                     & permission.allowed
-                    & answers(row.entry.tag, self.query)
                 ),
             ]
         m.d.sync += self.done.eq(0)
@@ -173,16 +180,11 @@ class SharedTlb(wiring.Component):
         stop = (act == _Act.LOOK_UP) & hits.any()
 
         # Refilling: over what the new entry overlaps, else where there is room, else in turn.
-        new, filling = Signal(TlbEntry), Signal()
         turn = Signal(self._ways, init=1)
-        same, free, victim = (Signal(self._ways) for _ in range(3))
-        for way, row in enumerate(rows):
-            m.d.comb += [
-                same[way].eq(row.valid & overlaps(row.entry.tag, new.tag)),
-                free[way].eq(~row.valid),
-            ]
-        wanted = Mux(same.any(), same, Mux(free.any(), free, turn))
-        m.d.comb += victim.eq(wanted & -wanted)
+        free, victim = Signal(self._ways), Signal(self._ways)
+        m.d.comb += free.eq(~Cat(row.valid for row in rows))
+        candidates = Mux(matched.any(), matched, Mux(free.any(), free, turn))
+        m.d.comb += victim.eq(candidates & -candidates)
         for way, write in enumerate(writes):
             m.d.comb += write.data.valid.eq(act == _Act.REFILL)
             with m.If(act == _Act.REFILL):

@@ -5,10 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.arch.paging import LEVELS, VPN_BITS
+from rtl.lib.apart import apart, set_apart
 from rtl.mmu.context import Invalidation, TranslationQuery
-from rtl.mmu.permissions import LeafPermission
-from rtl.mmu.ports import Refill, TlbEntry, TlbTag
-from rtl.mmu.tags import page_of
+from rtl.mmu.permissions import AccessNeeds, Permits, allows, set_needs, set_permits
+from rtl.mmu.ports import Refill, TlbTag
+from rtl.mmu.tags import TagQuery, matches, page_of, set_for, set_named, set_overlapping
 
 __all__ = ["Tlb"]
 
@@ -59,77 +60,42 @@ class Tlb(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         count = self._entry_count
-        context, page = self.query.context, page_of(self.query.gva)
-        new, named = self.refill.entry, self.i_invalidate.payload
+        page, new = page_of(self.query.gva), self.refill.entry
         refills, invalidates = self.refill.valid, self.i_invalidate.valid
 
         # Comparators are most of what a TLB is made of. Each entry has one set, for queries, for what
         # a refill overlaps, and for invalidations.
-        wanted = Signal(TlbTag)
+        wanted, needs = apart(TagQuery, "wanted"), Signal(AccessNeeds)
         m.d.comb += [
-            wanted.world.eq(context.world),
-            wanted.vpid.eq(context.vpid),
-            wanted.ept_tag.eq(context.ept_tag),
-            wanted.asid.eq(context.asid),
-            wanted.paged.eq(context.paged),
-            wanted.page.eq(page),
+            *set_for(wanted, self.query),
+            *set_needs(needs, self.query.access, self.query.context),
         ]
         with m.If(invalidates):
-            m.d.comb += [
-                wanted.world.eq(named.world),
-                wanted.vpid.eq(named.vpid),
-                wanted.ept_tag.eq(named.ept_tag),
-                wanted.asid.eq(named.asid),
-                wanted.page.eq(named.page),
-            ]
+            m.d.comb += set_named(wanted, self.i_invalidate.p)
         with m.Elif(refills):
-            m.d.comb += wanted.eq(new.tag)
+            m.d.comb += set_overlapping(wanted, new.tag)
 
         valid, used = Signal(count), Signal(count)
-        matches, hits, victim = (Signal(count) for _ in range(3))
+        matched, hits, victim = (Signal(count) for _ in range(3))
         frame = Const(0, 44)
         within = Const(0, LEVELS - 1)
         for i in range(count):
-            entry = Signal(TlbEntry, name=f"entry_{i}")
-            tag = entry.tag
-            same_asid = tag.asid == wanted.asid
-            in_asid = Mux(
-                invalidates,
-                ~(tag.global_ & (named.match_asid | named.keep_global))
-                & (~named.match_asid | same_asid),
-                tag.global_ | wanted.global_ | same_asid,
-            )
-            # At the size of the larger, or at the guest leaf's.
-            parts = Cat(
-                (tag.page[k * VPN_BITS :][:VPN_BITS] == wanted.page[k * VPN_BITS :][:VPN_BITS])
-                | (tag.level > k)
-                | (wanted.level > k)
-                | (invalidates & (tag.guest_level > k))
-                for k in range(LEVELS)
-            )
-            # Addresses of a guest that does not page are wider; invalidations name no such bits.
-            above = tag.page[LEVELS * VPN_BITS :] == wanted.page[LEVELS * VPN_BITS :]
-            # The permission is decided beside the match, not behind a multiplexer after it.
-            m.submodules[f"permission_{i}"] = permission = LeafPermission()
+            tag = apart(TlbTag, f"tag_{i}")
+            entry_frame = Signal(44, name=f"frame_{i}")
+            permits = Signal(Permits, name=f"permits_{i}")
             m.d.comb += [
-                permission.rights.eq(entry.rights),
-                permission.access.eq(self.query.access),
-                permission.context.eq(context),
-                matches[i].eq(
-                    valid[i]
-                    & ((tag.world == wanted.world) | (invalidates & named.any_world))
-                    & ((tag.vpid == wanted.vpid) | (invalidates & named.any_vpid))
-                    & ((tag.ept_tag == wanted.ept_tag) | (invalidates & ~named.match_ept))
-                    & (((tag.paged == wanted.paged) & above) | invalidates)
-                    & in_asid
-                    & (parts.all() | (invalidates & ~named.match_page))
-                ),
-                hits[i].eq(matches[i] & permission.allowed),
+                matched[i].eq(valid[i] & matches(tag, wanted)),
+                # The permission is decided beside the match, not behind a multiplexer after it.
+                hits[i].eq(matched[i] & allows(permits, needs)),
             ]
-            frame |= entry.frame & hits[i].replicate(44)
+            frame |= entry_frame & hits[i].replicate(44)
             within |= Cat(tag.level > k for k in range(LEVELS - 1)) & hits[i].replicate(LEVELS - 1)
             with m.If(refills & ~invalidates & victim[i]):
-                m.d.sync += entry.eq(new)
+                m.d.sync += [
+                    *set_apart(tag, new.tag),
+                    entry_frame.eq(new.frame),
+                    *set_permits(permits, new.rights),
+                ]
 
         # Frames of large pages are aligned, so the page's own bits are added by OR.
         offset = Cat(
@@ -147,15 +113,15 @@ class Tlb(wiring.Component):
             touched.eq(hits),
             used_next.eq(used | touched),
         ]
-        with m.If((~valid | matches).any()):
-            m.d.comb += candidates.eq(~valid | matches)
+        with m.If((~valid | matched).any()):
+            m.d.comb += candidates.eq(~valid | matched)
         m.d.comb += self.i_invalidate.ready.eq(1)
         with m.If(invalidates):
             m.d.comb += touched.eq(0)
-            m.d.sync += valid.eq(valid & ~matches)
+            m.d.sync += valid.eq(valid & ~matched)
         with m.Elif(refills):
             m.d.comb += touched.eq(victim)
-            m.d.sync += valid.eq((valid & ~matches) | victim)
+            m.d.sync += valid.eq((valid & ~matched) | victim)
         with m.If(touched.any()):
             # Bit-PLRU: when all would be marked as used, only the newest stays marked.
             m.d.sync += used.eq(Mux(used_next.all(), touched, used_next))

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import LEVELS, PAGE_BITS
+from rtl.lib.apart import apart, set_apart
 from rtl.mmu.context import Invalidation, TranslationQuery, World
-from rtl.mmu.invalidate import InvalidationMatch
 from rtl.mmu.ports import PAGE_NUMBER_BITS, TlbTag
-from rtl.mmu.tags import answers, overlaps
+from rtl.mmu.tags import TagQuery, matches, set_for, set_named, set_overlapping
 
 __all__ = ["NestedCache", "NestedEntry", "WalkCache", "WalkCacheEntry"]
 
@@ -58,7 +58,7 @@ class WalkCache(wiring.Component):
     query : In(TranslationQuery)
     hit, level, table, is_global : Out
         Combinational answer: the frame of the table, the level of its entries, and whether an
-        entry on the way to it was global.
+        entry on the way to it was global. Nothing hits in a cycle with a fill or an invalidation.
     fill, entry : In
         Takes the entry; ignored in a cycle in which an invalidation is taken.
     i_invalidate : In(stream.Signature(Invalidation))
@@ -83,40 +83,42 @@ class WalkCache(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        count = self._entry_count
+        count, new = self._entry_count, self.entry
         valid = Signal(count)
-        same, dropped, named = Signal(count), Signal(count), Signal(count)
-        victim = _replacement(m, valid, same, self.fill & ~self.i_invalidate.valid, dropped)
+        invalidates, fills = self.i_invalidate.valid, Signal()
+        matched, same, dropped = (Signal(count) for _ in range(3))
+        victim = _replacement(m, valid, same, fills, dropped)
+        # Each entry has one set of comparators, for whoever asks.
+        wanted = apart(TagQuery, "wanted")
         m.d.comb += [
             self.i_invalidate.ready.eq(1),
-            dropped.eq(named & self.i_invalidate.valid.replicate(count)),
+            fills.eq(self.fill & ~invalidates),
+            *set_for(wanted, self.query),
         ]
+        with m.If(invalidates):
+            m.d.comb += [*set_named(wanted, self.i_invalidate.p), dropped.eq(matched)]
+        with m.Elif(self.fill):
+            m.d.comb += set_overlapping(wanted, new.tag)
         entries, hits = [], []
         for i in range(count):
-            entry = Signal(WalkCacheEntry, name=f"entry_{i}")
-            entries.append(entry)
-            hits.append(valid[i] & answers(entry.tag, self.query))
-            m.submodules[f"match_{i}"] = match = InvalidationMatch()
+            table = Signal(PAGE_NUMBER_BITS, name=f"table_{i}")
+            tag = apart(TlbTag, f"tag_{i}")
+            entries.append((tag, table))
+            hits.append(matched[i] & ~self.fill & ~invalidates)
             m.d.comb += [
-                match.tag.eq(entry.tag),
-                match.invalidation.eq(self.i_invalidate.payload),
-                named[i].eq(match.match),
-                same[i].eq(
-                    valid[i]
-                    & (entry.tag.level == self.entry.tag.level)
-                    & overlaps(entry.tag, self.entry.tag)
-                ),
+                matched[i].eq(valid[i] & matches(tag, wanted)),
+                same[i].eq(matched[i] & (tag.level == new.tag.level)),
             ]
-            with m.If(self.fill & victim[i]):
-                m.d.sync += entry.eq(self.entry)
+            with m.If(fills & victim[i]):
+                m.d.sync += [table.eq(new.table), *set_apart(tag, new.tag)]
         for region in reversed(range(1, LEVELS)):
-            for entry, hit in zip(entries, hits, strict=True):
-                with m.If(hit & (entry.tag.level == region)):
+            for (tag, table), hit in zip(entries, hits, strict=True):
+                with m.If(hit & (tag.level == region)):
                     m.d.comb += [
                         self.hit.eq(1),
                         self.level.eq(region - 1),
-                        self.table.eq(entry.table),
-                        self.is_global.eq(entry.tag.global_),
+                        self.table.eq(table),
+                        self.is_global.eq(tag.global_),
                     ]
         return m
 

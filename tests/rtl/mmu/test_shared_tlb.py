@@ -11,6 +11,7 @@ from rtl.arch.paging import Access
 from rtl.arch.traps import Privilege
 from rtl.mmu.shared_tlb import SharedTlb
 from tests.rtl.mmu.test_tlb import (
+    SPACE,
     TAG,
     answers,
     entries,
@@ -71,8 +72,9 @@ def check_found(found, candidates, query):
     """What is found is one of the candidates, whole."""
     assert any(
         found.frame == entry["frame"]
-        and all(int(getattr(found.tag, k).value if k == "world" else getattr(found.tag, k))
-                == entry[k] for k in TAG)
+        and all(found.tag[k] == entry[k] for k in TAG)
+        and all(int(found.tag.space[k].value if k == "world" else found.tag.space[k])
+                == entry[k] for k in SPACE)
         for entry in candidates
     )  # fmt: skip
 

@@ -11,7 +11,8 @@ from tests.rtl.mmu import sv39_reference as sv39
 from tests.streams import refusal, simulate
 
 ENTRY_COUNT = 4
-TAG = ("world", "vpid", "ept_tag", "asid", "global_", "paged", "page", "level", "guest_level")
+SPACE = ("world", "vpid", "ept_tag", "asid", "paged")
+TAG = ("global_", "page", "level", "guest_level")
 
 
 def pages_of(level):
@@ -191,7 +192,10 @@ def set_refill(ctx, dut, entry):
     ctx.set(
         dut.refill.entry,
         {
-            "tag": {name: entry[name] for name in TAG},
+            "tag": {
+                "space": {name: entry[name] for name in SPACE},
+                **{name: entry[name] for name in TAG},
+            },
             "frame": entry["frame"],
             "rights": {"mxr": entry["mxr_read"], **{name: entry[name] for name in "rwxuad"}},
         },

@@ -93,7 +93,8 @@ def watch_refills(dut, refills):
 def check_entry(entry, mapping, query):
     context, tag, rights = query["context"], entry.tag, mapping.rights
     for name in ("world", "vpid", "ept_tag", "asid", "paged"):
-        assert int(tag[name].value if name == "world" else tag[name]) == context.get(name, 0)
+        found = tag.space[name]
+        assert int(found.value if name == "world" else found) == context.get(name, 0)
     assert tag.global_ == mapping.is_global
     assert (tag.level, tag.guest_level) == (SIZES[mapping.size], SIZES[mapping.guest_size])
     frames = mapping.size // 4096

@@ -1,0 +1,27 @@
+"""Structs whose fields are signals of their own.
+
+A simulator that keeps a struct in machine words has to pick the bits of a field out of it at every use; where
+all fields are looked at in every cycle, that is most of the work.
+"""
+
+from types import SimpleNamespace
+
+from amaranth import *
+from amaranth.lib import data
+
+__all__ = ["apart", "set_apart"]
+
+
+def apart(layout, name: str) -> SimpleNamespace:
+    """A signal for each field of a layout, called ``name`` and the field's name."""
+    return SimpleNamespace(
+        **{
+            field: Signal(inner.shape, name=f"{name}_{field}")
+            for field, inner in data.Layout.cast(layout)
+        }
+    )
+
+
+def set_apart(fields: SimpleNamespace, struct) -> list:
+    """Assignments of all fields from a struct of the same layout."""
+    return [signal.eq(struct[name]) for name, signal in vars(fields).items()]
