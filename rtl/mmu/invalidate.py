@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.mmu.context import Invalidation
 from rtl.mmu.ports import TlbTag
-from rtl.mmu.tags import TagQuery, matches, set_named
+from rtl.mmu.tags import TagQuery, matches, set_named, sizes
 
 __all__ = ["InvalidationMatch", "InvalidationUnion"]
 
@@ -23,7 +23,7 @@ class InvalidationMatch(wiring.Component):
         wanted = Signal(TagQuery)
         m.d.comb += [
             *set_named(wanted, self.invalidation),
-            self.match.eq(matches(self.tag, wanted)),
+            self.match.eq(matches(self.tag, sizes(self.tag.guest_level), wanted)),
         ]
         return m
 

@@ -10,7 +10,7 @@ from rtl.mmu.context import Invalidation, TranslationQuery
 from rtl.mmu.invalidate import InvalidationMatch, InvalidationUnion
 from rtl.mmu.permissions import LeafPermission
 from rtl.mmu.ports import Refill, TlbEntry
-from rtl.mmu.tags import TagQuery, matches, page_of, set_for, set_overlapping
+from rtl.mmu.tags import TagQuery, matches, page_of, set_for, set_overlapping, sizes
 
 __all__ = ["SharedTlb"]
 
@@ -140,7 +140,8 @@ class SharedTlb(wiring.Component):
         with m.Else():
             m.d.comb += set_for(wanted, self.query)
         for way, row in enumerate(rows):
-            m.d.comb += matched[way].eq(row.valid & matches(row.entry.tag, wanted))
+            tag = row.entry.tag
+            m.d.comb += matched[way].eq(row.valid & matches(tag, sizes(tag.level), wanted))
             m.submodules[f"match_{way}"] = match = InvalidationMatch()
             m.d.comb += [
                 match.tag.eq(row.entry.tag),

@@ -16,6 +16,7 @@ __all__ = [
     "set_named",
     "set_overlapping",
     "set_space",
+    "sizes",
 ]
 
 
@@ -23,8 +24,7 @@ class TagQuery(data.Struct):
     """Which tags are asked for: those that agree in every field whose ``any_*`` is 0.
 
     ``any_part`` stands for the parts of the page number, ``any_above`` for what is above Sv39's. Global
-    tags agree with any ASID, but with ``spare_global`` they are never asked for. Pages are
-    compared at the size of what is cached, with ``of_guest`` at that of the guest's leaf.
+    tags agree with any ASID, but with ``spare_global`` they are never asked for.
     """
 
     space: AddressSpace
@@ -37,12 +37,16 @@ class TagQuery(data.Struct):
     any_part: LEVELS
     any_above: 1
     spare_global: 1
-    of_guest: 1
 
 
 def page_of(gva: Value) -> Value:
     """The page number of an address, as tags hold it."""
     return gva[PAGE_BITS:EPT_GPA_BITS]
+
+
+def sizes(level: Value) -> Value:
+    """Bit k is set if a page of size ``level`` is larger than one of size k."""
+    return Cat(level > k for k in range(LEVELS - 1))
 
 
 def below(page: Value, level: Value) -> Value:
@@ -68,14 +72,14 @@ def set_overlapping(wanted, tag) -> list:
         wanted.space.eq(tag.space),
         wanted.page.eq(tag.page),
         wanted.any_asid.eq(tag.global_),
-        *(wanted.any_part[k].eq(tag.level > k) for k in range(LEVELS - 1)),
+        wanted.any_part.eq(sizes(tag.level)),
     ]
 
 
 def set_named(wanted, invalidation) -> list:
     """Assignments of TagQuery: what an invalidation drops.
 
-    A page is compared at the size of the guest's leaf, so that no piece of a page outlives it.
+    A page is to be compared at the size of the guest's leaf, so that no piece of it outlives it.
     """
     return [
         wanted.space.world.eq(invalidation.world),
@@ -91,12 +95,11 @@ def set_named(wanted, invalidation) -> list:
         wanted.any_part.eq((~invalidation.match_page).replicate(LEVELS)),
         wanted.any_above.eq(1),
         wanted.spare_global.eq(invalidation.match_asid | invalidation.keep_global),
-        wanted.of_guest.eq(1),
     ]
 
 
-def matches(tag, wanted) -> Value:
-    """1 if a TlbTag is asked for."""
+def matches(tag, whole, wanted) -> Value:
+    """1 if a TlbTag, of which ``whole`` are the ``sizes`` that count, is asked for."""
     # The fields are compared at once, and looked at apart.
     space = AddressSpace(tag.space.as_value() ^ wanted.space.as_value())
     page = tag.page ^ wanted.page
@@ -104,14 +107,12 @@ def matches(tag, wanted) -> Value:
         (space.world.as_value().any() & ~wanted.any_world)
         | (space.vpid.any() & ~wanted.any_vpid)
         | (space.ept_tag.any() & ~wanted.any_ept)
-        | (space.asid.any() & ~tag.global_ & ~wanted.any_asid)
+        | (space.asid.any() & ~(tag.global_ | wanted.any_asid))
         | (space.paged & ~wanted.any_paged)
         | (tag.global_ & wanted.spare_global)
         | (page[LEVELS * VPN_BITS :].any() & ~wanted.any_above)
     )
     for k in range(LEVELS):
-        beside = page[k * VPN_BITS :][:VPN_BITS].any() & ~wanted.any_part[k]
-        if k < LEVELS - 1:
-            beside &= ~((tag.level > k) | (wanted.of_guest & (tag.guest_level > k)))
-        differs |= beside
+        ignored = wanted.any_part[k] | (whole[k] if k < LEVELS - 1 else 0)
+        differs |= page[k * VPN_BITS :][:VPN_BITS].any() & ~ignored
     return ~differs

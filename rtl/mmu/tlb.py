@@ -78,18 +78,23 @@ class Tlb(wiring.Component):
         valid, used = Signal(count), Signal(count)
         matched, hits, victim = (Signal(count) for _ in range(3))
         frame = Const(0, 44)
-        within = Const(0, LEVELS - 1)
+        # Of each size k, the entries whose page, or whose guest's, is larger.
+        larger = [Signal(count, name=f"larger_{k}") for k in range(LEVELS - 1)]
+        guest_larger = [Signal(count, name=f"guest_larger_{k}") for k in range(LEVELS - 1)]
+        wholes = [
+            own | (guest & invalidates.replicate(count))
+            for own, guest in zip(larger, guest_larger, strict=True)
+        ]
         for i in range(count):
             tag = apart(TlbTag, f"tag_{i}")
             entry_frame = Signal(44, name=f"frame_{i}")
             permits = Signal(Permits, name=f"permits_{i}")
             m.d.comb += [
-                matched[i].eq(valid[i] & matches(tag, wanted)),
+                matched[i].eq(valid[i] & matches(tag, [whole[i] for whole in wholes], wanted)),
                 # The permission is decided beside the match, not behind a multiplexer after it.
                 hits[i].eq(matched[i] & allows(permits, needs)),
             ]
             frame |= entry_frame & hits[i].replicate(44)
-            within |= Cat(tag.level > k for k in range(LEVELS - 1)) & hits[i].replicate(LEVELS - 1)
             with m.If(refills & ~invalidates & victim[i]):
                 m.d.sync += [
                     *set_apart(tag, new.tag),
@@ -97,9 +102,14 @@ class Tlb(wiring.Component):
                     *set_permits(permits, new.rights),
                 ]
 
+        with m.If(refills & ~invalidates):
+            for vectors, level in ((larger, new.tag.level), (guest_larger, new.tag.guest_level)):
+                for k, vector in enumerate(vectors):
+                    m.d.sync += vector.eq(Mux(level > k, vector | victim, vector & ~victim))
+
         # Frames of large pages are aligned, so the page's own bits are added by OR.
         offset = Cat(
-            page[k * VPN_BITS :][:VPN_BITS] & within[k].replicate(VPN_BITS)
+            page[k * VPN_BITS :][:VPN_BITS] & (hits & larger[k]).any().replicate(VPN_BITS)
             for k in range(LEVELS - 1)
         )
         answers = ~refills & ~invalidates

@@ -9,7 +9,7 @@ from rtl.arch.paging import LEVELS, PAGE_BITS
 from rtl.lib.apart import apart, set_apart
 from rtl.mmu.context import Invalidation, TranslationQuery, World
 from rtl.mmu.ports import PAGE_NUMBER_BITS, TlbTag
-from rtl.mmu.tags import TagQuery, matches, set_for, set_named, set_overlapping
+from rtl.mmu.tags import TagQuery, matches, set_for, set_named, set_overlapping, sizes
 
 __all__ = ["NestedCache", "NestedEntry", "WalkCache", "WalkCacheEntry"]
 
@@ -106,7 +106,7 @@ class WalkCache(wiring.Component):
             entries.append((tag, table))
             hits.append(matched[i] & ~self.fill & ~invalidates)
             m.d.comb += [
-                matched[i].eq(valid[i] & matches(tag, wanted)),
+                matched[i].eq(valid[i] & matches(tag, sizes(tag.level), wanted)),
                 same[i].eq(matched[i] & (tag.level == new.tag.level)),
             ]
             with m.If(fills & victim[i]):
