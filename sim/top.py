@@ -1,21 +1,16 @@
 """The top of every simulation: the SoC, with the RAM model on its memory bus."""
 
-import itertools
-import re
-
 from amaranth import *
 from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import flipped
 
 from rtl.arch.memory_map import MEMORY_MAP
+from sim.verilog import with_narrow_sums, with_replications
 
-__all__ = ["SimulationTop", "top_verilog", "with_replications"]
+__all__ = ["SimulationTop", "top_verilog"]
 
 _MEMORY = "memory"
-# A concatenation without another in it, and a slice in it.
-_CONCATENATION = re.compile(r"\{ ([^{}]*) \}")
-_SLICE = re.compile(r"(.+)\[(\d+):(\d+)\]")
 _CLOCK = """`ifndef VMXLAB_CLOCK
 `define VMXLAB_CLOCK posedge
 `endif
@@ -108,50 +103,6 @@ def top_verilog(top: SimulationTop, name: str) -> str:
     text = verilog.convert(top, name=name, emit_src=False, strip_internal_attrs=True)
     # A process that assigns a constant reads nothing: "always @*" would never run it.
     text = text.replace("always @*", "always_comb")
-    text = with_replications(text)
+    text = with_narrow_sums(with_replications(text))
     # The library clocks by both edges: one evaluation per cycle instead of two.
     return _CLOCK + text.replace("@(posedge ", "@(`VMXLAB_CLOCK ")
-
-
-def with_replications(text: str) -> str:
-    """Verilog with ``{n{bit}}`` for a bit that stands n times in a row in a concatenation.
-
-    Yosys writes every one of them, and Verilator puts them together one by one.
-    """
-    return _CONCATENATION.sub(_replicated, text)
-
-
-def _replicated(concatenation: re.Match) -> str:
-    parts = _split_at_runs(concatenation[1].split(", "))
-    runs = [(part, len(list(same))) for part, same in itertools.groupby(parts)]
-    if all(count == 1 for _, count in runs):
-        return concatenation[0]
-    written = (part if count == 1 else f"{{{count}{{ {part} }}}}" for part, count in runs)
-    return f"{{ {', '.join(written)} }}"
-
-
-def _split_at_runs(parts: list[str]) -> list[str]:
-    """The parts, with a slice's first or last bit on its own where the part beside it is that bit.
-
-    Yosys writes ``{x[2], x[2:1], x[1]}`` for two bits twice each.
-    """
-    split = []
-    for part, following in itertools.zip_longest(parts, parts[1:]):
-        found = _SLICE.fullmatch(part)
-        if found is None:
-            split.append(part)
-            continue
-        name, high, low = found[1], int(found[2]), int(found[3])
-        last = []
-        if split and split[-1] == f"{name}[{high}]":
-            split.append(split[-1])
-            high -= 1
-        if following == f"{name}[{low}]":
-            last = [following]
-            low += 1
-        if high > low:
-            split.append(f"{name}[{high}:{low}]")
-        elif high == low:
-            split.append(f"{name}[{high}]")
-        split += last
-    return split
