@@ -36,12 +36,13 @@ class CounterBank(wiring.Component):
     access : In(1)
         ``row`` matters in this cycle.
     value : Out(64)
-        With ``access``, what the counter holds.
+        With ``access``, what the counter holds, all that was added included.
     write, data : In(1), In(64)
         With ``access``: the counter becomes ``data``.
     settled : Out(1)
-        Every counter is zero, 16 cycles after reset, and every ``add`` is in ``value``, at most two
-        cycles per counter after it.
+        Another ``add`` may come: some cycles after the one before, and 16 after reset.
+    cleared : Out(1)
+        Every counter is zero, 16 cycles after reset.
     """
 
     count: In(1 << _ROW_BITS)
@@ -54,6 +55,7 @@ class CounterBank(wiring.Component):
     write: In(1)
     data: In(64)
     settled: Out(1)
+    cleared: Out(1)
 
     def __init__(self, *, rows: Iterable[int]):
         self._rows = tuple(rows)
@@ -83,28 +85,30 @@ class CounterBank(wiring.Component):
         amount = Signal(32)
         carries, adds, counts = Signal(), Signal(), Signal()
         base, total, stored = Signal(64), Signal(64), Signal(64)
-        writes = Signal()
+        writes, looks = Signal(), Signal()
         m.d.comb += [
             writes.eq(self.access & self.write),
             read.addr.eq(at),
             base.eq(Cat(low[at], read.data)),
             carries.eq(carry.bit_select(at, 1)),
-            # One thing at a time: the amount waits until no carry does.
-            adds.eq(owed.bit_select(at, 1) & ~carries & ~self.access),
-            counts.eq(adds & self.count.bit_select(at, 1)),
-            total.eq(base + Mux(adds, amount, carries << _LOW_BITS) + counts),
+            adds.eq(owed.bit_select(at, 1)),
+            # A read leaves it to a later cycle to put down what it has added, and what counts meanwhile.
+            looks.eq(adds & self.access & ~self.write),
+            counts.eq(adds & ~self.access & self.count.bit_select(at, 1)),
+            total.eq(base + (Mux(adds, amount, 0) + (carries << _LOW_BITS)) + counts),
             self.value.eq(total),
             write.addr.eq(at),
-            write.en.eq(1),
+            write.en.eq(~looks),
             stored.eq(Mux(writes, self.data, total)),
             write.data.eq(stored[_LOW_BITS:]),
+            self.cleared.eq(~clearing),
             self.settled.eq(~clearing & ~owed.any()),
         ]
         with m.If(self.add):
             m.d.sync += amount.eq(self.amount)
         for n in self._rows:
             here = Signal(name=f"here_{n}")
-            m.d.comb += here.eq(at == n)
+            m.d.comb += here.eq((at == n) & ~looks)
             with m.If(here):
                 m.d.sync += carry[n].eq(0)
             with m.If(self.add & self.addends[n]):

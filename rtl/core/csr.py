@@ -95,8 +95,9 @@ class CsrFile(wiring.Component):
     fetch_context, data_context : TranslationContext
         Context of fetches, and of loads and stores (mstatus.MPRV applied).
     settled : 1
-        After reset and after ``skip``: counters and CSRs may be read and written again. ``skip``
-        comes only with it.
+        ``skip`` may come: it does not for some cycles after reset and after another.
+    cleared : 1
+        CSRs may be read and written, from some cycles after reset on.
     """
 
     request: In(CsrRequest)
@@ -123,6 +124,7 @@ class CsrFile(wiring.Component):
     fetch_context: Out(TranslationContext)
     data_context: Out(TranslationContext)
     settled: Out(1)
+    cleared: Out(1)
 
     lines: In(InterruptLines)
     time: In(64)
@@ -264,7 +266,10 @@ class CsrFile(wiring.Component):
         m.d.sync += self._clear_row.eq(self._clear_row + 1)
         with m.If(self._clear_row.all()):
             m.d.sync += self._clearing.eq(0)
-        m.d.comb += self.settled.eq(bank.settled & ~skipped & ~self._clearing)
+        m.d.comb += [
+            self.settled.eq(bank.settled & ~skipped & ~self._clearing),
+            self.cleared.eq(bank.cleared & ~self._clearing),
+        ]
 
     # CSR instructions.
 

@@ -72,7 +72,7 @@ class Hart(wiring.Component):
     skip : In(Skip)
         Only while parked and ``settled``.
     settled : Out(1)
-        No effect of ``skip`` is under way; commands and resume wait for it.
+        No effect of ``skip`` is under way.
     stall : In(1)
         Time stands still although the hart runs: the world outside has not kept up.
     advance : Out(1)
@@ -323,11 +323,10 @@ class Hart(wiring.Component):
     def _park(self, m, csr, pipeline, parking, fetch, load_store, mmu, *caches):
         commit = pipeline.commit
         data_cache = caches[-1]
-        # Between park and resume the MMU and the counters end what they have begun, so that how long
-        # the machine stays parked makes no difference; commands wait too, so that each invalidation
-        # stays precise.
+        # Between park and resume the MMU ends what it has begun, so that how long the machine stays
+        # parked makes no difference; commands wait too, so that each invalidation stays precise.
         settled = Signal()
-        m.d.comb += [settled.eq(mmu.settled & csr.settled), self.settled.eq(csr.settled)]
+        m.d.comb += [settled.eq(mmu.settled & csr.cleared), self.settled.eq(csr.settled)]
         for outer, inner in (
             (self.host.request, parking.host.request),
             (self.resume, parking.resume),

@@ -106,7 +106,7 @@ class ParkingUnit(wiring.Component):
         cycle, instret = Signal(64), Signal(64)
         charge = Signal(32)
         commanded = Signal()  # the charge under way belongs to a command, not to a resume
-        resumed = Signal(Resume)
+        going, resumed = Signal(), self.resume.payload
         stop_pending, stepped, first_pending = Signal(), Signal(), Signal()
         answer, answer_error = Signal(64), Signal()
         request, response = self.host.request, self.host.response
@@ -118,14 +118,13 @@ class ParkingUnit(wiring.Component):
             self.hold.eq(~running),
             self.charging.eq(state == _State.CHARGE),
             self.advance.eq(
-                (running | (state == _State.DRAIN) | (state == _State.GO) | self.charging)
-                & ~self.stall
+                (running | (state == _State.DRAIN) | going | self.charging) & ~self.stall
             ),
             self.transition.eq(
                 self.trapped_park
                 | self.halt.valid
                 | (state == _State.DRAIN)
-                | (state == _State.GO)
+                | going
                 | (running & first_pending)
             ),
             self.stop.eq(stop_pending | self.stop_request | (self.step & stepped)),
@@ -168,7 +167,7 @@ class ParkingUnit(wiring.Component):
                 privilege.eq(self.halt.privilege),
                 stop_pending.eq(0),
             ]
-        m.d.comb += self.clear_reservation.eq(self.halt.valid | (state == _State.GO))
+        m.d.comb += self.clear_reservation.eq(self.halt.valid | going)
 
         m.d.comb += [
             self.gpr.eq(command.index),
@@ -183,6 +182,11 @@ class ParkingUnit(wiring.Component):
             self.invalidate.payload.asid.eq(command.data[32:48]),
             self.privilege_next.eq(privilege),
             self.redirect.pc.eq(resumed.pc),
+            self.redirect.valid.eq(going),
+            self.gpr_write_value.eq(resumed.value),
+            self.ret_valid.eq(going & (kind == ParkKind.ROOT_TRAP)),
+            self.privilege_write.eq(going),
+            self.resume.ready.eq(going),
             response.payload.data.eq(answer),
             response.payload.error.eq(answer_error),
             response.valid.eq(state == _State.ANSWER),
@@ -197,14 +201,10 @@ class ParkingUnit(wiring.Component):
                 with m.If(request.valid):
                     m.d.sync += [command.eq(request.payload), state.eq(_State.COMMAND)]
                 with m.Elif(self.resume.valid):
-                    m.d.comb += self.resume.ready.eq(1)
-                    m.d.sync += [
-                        resumed.eq(self.resume.payload),
-                        charge.eq(self.resume.payload.charge),
-                        commanded.eq(0),
-                        state.eq(_State.GO),
-                    ]
-                    with m.If(self.resume.payload.charge != 0):
+                    m.d.sync += [charge.eq(resumed.charge), commanded.eq(0)]
+                    with m.If(resumed.charge == 0):
+                        m.d.comb += going.eq(1)
+                    with m.Else():
                         m.d.sync += state.eq(_State.CHARGE)
             with m.Case(_State.CHARGE):
                 with m.If(self.advance):
@@ -212,14 +212,7 @@ class ParkingUnit(wiring.Component):
                 with m.If(self.advance & (charge == 1)):
                     m.d.sync += state.eq(Mux(commanded, _State.ANSWER, _State.GO))
             with m.Case(_State.GO):
-                m.d.comb += [
-                    self.redirect.valid.eq(1),
-                    self.gpr_write.eq(resumed.rd),
-                    self.gpr_write_value.eq(resumed.value),
-                    self.ret_valid.eq(kind == ParkKind.ROOT_TRAP),
-                    self.privilege_write.eq(1),
-                ]
-                m.d.sync += [state.eq(_State.RUNNING), stepped.eq(0), first_pending.eq(1)]
+                m.d.comb += going.eq(1)
             with m.Case(_State.COMMAND):
                 m.d.sync += [answer_error.eq(0), answer.eq(0)]
                 self._command(m, command, state, privilege, charge, commanded)
@@ -245,6 +238,9 @@ class ParkingUnit(wiring.Component):
             with m.Case(_State.ANSWER):
                 with m.If(response.ready):
                     m.d.sync += state.eq(_State.PARKED)
+        with m.If(going):
+            m.d.comb += self.gpr_write.eq(resumed.rd)
+            m.d.sync += [state.eq(_State.RUNNING), stepped.eq(0), first_pending.eq(1)]
         return m
 
     def _command(self, m, command, state, privilege, charge, commanded):
