@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["CounterBank"]
 
 #: Bits that count in flip-flops. A carry out of them has to reach memory before the next one comes,
-#: while reads and writes may take every second cycle from the walk through all rows.
+#: while reads and writes may take every second cycle, and all rows may have one.
 _LOW_BITS = 6
 _ROW_BITS = 4
 
@@ -18,7 +18,7 @@ class CounterBank(wiring.Component):
     """Count up to one event per cycle and counter; read or write one counter per cycle.
 
     The low bits count in flip-flops. The high bits stand in memory; whichever row is at hand, for a
-    read or because its turn has come, takes up the carry that waits for it.
+    read or because something waits for it, takes that up.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class CounterBank(wiring.Component):
         carry, owed = Signal(1 << _ROW_BITS), Signal(1 << _ROW_BITS)
         m.d.comb += at.eq(turn)
         for n in reversed(self._rows):
-            with m.If(owed[n]):
+            with m.If(owed[n] | carry[n]):
                 m.d.comb += at.eq(n)
         with m.If(self.access):
             m.d.comb += at.eq(self.row)

@@ -98,6 +98,23 @@ def test_counters_are_integers(busy):
     bench(scenario, busy)
 
 
+@pytest.mark.parametrize("period", [2, 3, 16])
+def test_no_carry_is_lost_whatever_the_phase_of_accesses(period):
+    """Programs loop: an access may come in each turn of a loop, always the same time apart."""
+
+    async def scenario(made, draw):
+        for _ in range(16):
+            await made.cycle()
+            for _ in range(256 // period):
+                await made.read(ROWS[-1])
+                for _ in range(period - 1):
+                    await made.cycle()
+            for row in ROWS:
+                await made.read(row)
+
+    bench(scenario, 1)
+
+
 def test_no_carry_is_lost_while_accesses_take_every_second_cycle():
     async def scenario(made, draw):
         for _ in range(1500):
