@@ -86,6 +86,8 @@ def test_counters_are_integers(busy):
                 case 1:
                     rows = [n for n in ROWS if draw.random() < 0.5]
                     await made.add(rows, draw.choice((1, 63, 64, 2**32 - 1, draw.getrandbits(32))))
+                    for _ in range(draw.randrange(4)):
+                        await made.read(draw.choice(ROWS))
                     await made.settle()
                 case 2:
                     for _ in range(draw.randrange(120)):
