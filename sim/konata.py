@@ -50,6 +50,7 @@ def kanata(records: Iterable[StageRecord]) -> Iterator[str]:
     now = None
     made = retired = 0
     issue = execute = commit = None  # numbers of the instructions in the three stages
+    waiting = None  # behind the one in the commit stage
     previous = None
 
     def enter(number: int, stage: str) -> str:
@@ -69,18 +70,16 @@ def kanata(records: Iterable[StageRecord]) -> Iterator[str]:
             if previous.retired and commit is not None:
                 yield leave(commit, flushed=False)
                 commit, retired = None, retired + 1
-            moved = execute if previous.executed else None
-            if moved is not None:
-                execute = None
-            if commit is not None and (previous.executed or not record.committing):
-                yield leave(commit, flushed=True)
-                commit = None
-            if moved is not None:
-                if record.committing:
-                    commit = moved
-                    yield enter(commit, _COMMIT)
-                else:
-                    yield leave(moved, flushed=True)
+            if previous.executed and execute is not None:
+                waiting, execute = execute, None
+            if not record.committing:
+                for number in (commit, waiting):
+                    if number is not None:
+                        yield leave(number, flushed=True)
+                commit = waiting = None
+            elif commit is None and waiting is not None:
+                commit, waiting = waiting, None
+                yield enter(commit, _COMMIT)
             if execute is not None and (previous.issued or not record.executing):
                 yield leave(execute, flushed=True)
                 execute = None

@@ -7,13 +7,13 @@ from amaranth.lib.wiring import In, Out
 from rtl.arch.records import ParkKind
 from rtl.arch.traps import Exception_, Interrupt
 from rtl.core.csr import CsrOperation, CsrRequest
-from rtl.core.decode import SystemOperation, Unit
+from rtl.core.decode import SystemOperation, Unit, reads_only
 from rtl.core.execute.bit_counter import BitCounter, CountOperation
 from rtl.core.execute.execute import Executed
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.issue import Producer
 from rtl.core.lsu.load_store_unit import MemoryInstruction
-from rtl.core.ports import RetirementPort
+from rtl.core.ports import RetirementPort, WaitingAccess
 from rtl.core.traps import Trap
 from rtl.mmu.context import Fault, Invalidation, Privilege
 
@@ -45,11 +45,16 @@ class Halt(data.Struct):
 class _State(enum.Enum, shape=2):
     RUN = 0
     CSR = 1
-    TRAP = 2
+    SYSTEM = 2
+    TRAP = 3
 
 
 class CommitStage(wiring.Component):
     """Commit instructions in order; everything before this stage is speculation.
+
+    Most instructions take one cycle. One that takes longer steps aside, so that what decides about
+    that late in its first cycle need not hold back everybody else: the next one comes in behind it
+    and waits for its end (``waiting``), as do all behind, because ``i.ready`` is 0 by then.
 
     An instruction that changes how younger ones execute (CSR writes, fences, trap returns) is
     followed by a redirect. A trap is decided in one cycle and taken in the next.
@@ -72,9 +77,19 @@ class CommitStage(wiring.Component):
     kill : Out(1)
         Everything younger is on a wrong path; a redirect follows.
     halt : Out(Halt)
-    producer, value : the result on its way to write-back, for bypassing
+    producer, value : the instruction that came last and its result, for bypassing
+    waiting : Out(WaitingAccess)
+        The memory instruction that came last, while it waits for the one before.
+    waiting_indexed : In(1)
+        The data cache is given its page offset in this cycle.
+    held : Out(1)
+        The instruction under way has taken a cycle already: nothing is taken.
+    unit, operation, taken, mispredicted : Out
+        About the instruction under way, for the performance counters.
     rd, write_back_value : Out
         To the register file.
+    invalidate : Out(stream)
+        ``payload`` is that of a ``valid`` in the cycle before.
     retired, trapped : Out(1)
         Strobes; ``trapped`` in the cycle a trap is taken, with ``trapped_park`` if it parks.
     """
@@ -89,6 +104,13 @@ class CommitStage(wiring.Component):
     halt: Out(Halt)
     producer: Out(Producer)
     value: Out(64)
+    waiting: Out(WaitingAccess)
+    waiting_indexed: In(1)
+    held: Out(1)
+    unit: Out(Unit)
+    operation: Out(5)
+    taken: Out(1)
+    mispredicted: Out(1)
     rd: Out(5)
     write_back_value: Out(64)
     empty: Out(1)
@@ -142,16 +164,24 @@ class CommitStage(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         state = Signal(_State)
+        # What came last, and what has stepped aside; of the two, what is under way.
+        fresh, fresh_valid, aside = Signal(Executed), Signal(), Signal(Executed)
+        held = self.held
         valid, first = Signal(), Signal()
         inst = Signal(Executed)
         done = Signal()
-        flush = Signal()
+        flush, csr_writes = Signal(), Signal()
         result = Signal(64)
 
         # A late operand is caught from write-back in the first cycle.
-        rs1, rs2 = inst.rs1, Signal(64)
-        m.d.comb += rs2.eq(Mux(inst.rs2_late, self.write_back_value, inst.rs2))
-        m.d.sync += [inst.rs2.eq(rs2), inst.rs2_late.eq(0)]
+        rs2, fresh_rs2 = Signal(64), Signal(64)
+        m.d.comb += [
+            first.eq(~held),
+            valid.eq(held | fresh_valid),
+            inst.eq(Mux(held, aside.as_value(), fresh.as_value())),
+            fresh_rs2.eq(Mux(fresh.rs2_late, self.write_back_value, fresh.rs2)),
+            rs2.eq(Mux(held, aside.rs2, fresh_rs2)),
+        ]
         count = Const(0, 7)
         if self._bit_manipulation:
             m.submodules.counter = counter = BitCounter()
@@ -159,23 +189,23 @@ class CommitStage(wiring.Component):
             m.d.comb += [
                 # Without need nothing is reversed: simulation is slow at that.
                 counter.operation.eq(
-                    Mux(inst.unit == Unit.COUNT, inst.operation[:2], CountOperation.CPOP)
+                    Mux(fresh.unit == Unit.COUNT, fresh.operation[:2], CountOperation.CPOP)
                 ),
-                counter.word.eq(inst.word),
-                counter.a.eq(rs1),
+                counter.word.eq(fresh.word),
+                counter.a.eq(fresh.rs1),
             ]
 
         # What is decided before the instruction begins. A stop is taken from a waiting wfi too,
         # which then starts anew; an interrupt ends the wfi first.
-        runs = valid & (state == _State.RUN)
-        breaks = (inst.unit == Unit.SYSTEM) & (inst.operation == SystemOperation.EBREAK.value)
-        waits = (inst.unit == Unit.SYSTEM) & (inst.operation == SystemOperation.WFI.value)
-        breaking = first & breaks & self.park_ebreak & ~self.interrupt
-        stopping = runs & ((first | waits) & self.stop | breaking)
-        interrupted = runs & first & self.interrupt & ~self.stop
-        going = Signal()
+        refused, waits = Signal(), Signal()
+        starts = fresh_valid & first
+        breaks = (fresh.unit == Unit.SYSTEM) & (fresh.operation == SystemOperation.EBREAK.value)
+        breaking = breaks & self.park_ebreak & ~self.interrupt
+        stopping, interrupted, going = Signal(), Signal(), Signal()
         m.d.comb += [
-            going.eq(runs & ~stopping & ~interrupted),
+            stopping.eq(starts & (self.stop | breaking) | waits & self.stop),
+            interrupted.eq(starts & self.interrupt & ~self.stop),
+            going.eq(starts & ~self.interrupt & ~self.stop & ~breaking),
         ]
 
         take = Signal()
@@ -184,46 +214,53 @@ class CommitStage(wiring.Component):
         def raise_(code, value=0):
             m.d.comb += [take.eq(1), cause.code.eq(code), cause.value.eq(value)]
 
+        accesses = Signal()
+        m.d.comb += [
+            accesses.eq(Mux(held, state == _State.RUN, going & (fresh.unit == Unit.MEMORY))),
+        ]
         with m.If(interrupted):
             m.d.comb += [take.eq(1), cause.interrupt.eq(1), cause.code.eq(self.interrupt_code)]
-        with m.Elif(going):
-            with m.Switch(inst.unit):
-                with m.Case(Unit.ILLEGAL):
-                    address = Mux(inst.fault_second, inst.link, inst.pc)
-                    with m.If(inst.fault == Fault.NONE):
-                        raise_(Exception_.ILLEGAL_INSTRUCTION, inst.bits)
-                    with m.Elif(inst.fault == Fault.PAGE):
-                        raise_(Exception_.INSTRUCTION_PAGE_FAULT, address)
-                    with m.Else():
-                        raise_(Exception_.INSTRUCTION_ACCESS_FAULT, address)
-                with m.Case(Unit.MEMORY):
-                    with m.If(self.memory_done & self.memory_fault):
-                        raise_(self.memory_cause, self.memory_fault_address)
-                    with m.Else():
-                        m.d.comb += done.eq(self.memory_done)
-                with m.Case(Unit.CSR):
-                    m.d.comb += self.csr_request.valid.eq(1)
-                    m.d.sync += state.eq(_State.CSR)
-                with m.Case(Unit.SYSTEM):
-                    self._system(m, inst, raise_, done, flush)
-                with m.Default():
-                    m.d.comb += done.eq(1)
-        with m.Elif(state == _State.CSR):
-            m.d.sync += state.eq(_State.RUN)
-            with m.If(self.csr_illegal):
-                raise_(Exception_.ILLEGAL_INSTRUCTION, inst.bits)
+        with m.Elif(going), m.Switch(fresh.unit):
+            with m.Case(Unit.ILLEGAL):
+                address = Mux(fresh.fault_second, fresh.link, fresh.pc)
+                with m.If(fresh.fault == Fault.NONE):
+                    raise_(Exception_.ILLEGAL_INSTRUCTION, fresh.bits)
+                with m.Elif(fresh.fault == Fault.PAGE):
+                    raise_(Exception_.INSTRUCTION_PAGE_FAULT, address)
+                with m.Else():
+                    raise_(Exception_.INSTRUCTION_ACCESS_FAULT, address)
+            with m.Case(Unit.MEMORY):
+                pass  # see below
+            with m.Case(Unit.CSR):
+                m.d.sync += state.eq(_State.CSR)
+            with m.Case(Unit.SYSTEM):
+                self._begin_system(m, state, fresh, refused, done)
+            with m.Default():
+                m.d.comb += done.eq(1)
+        with m.If(accesses):
+            with m.If(self.memory_fault):
+                raise_(self.memory_cause, self.memory_fault_address)
             with m.Else():
-                m.d.comb += [
-                    done.eq(1),
-                    self.csr_write.eq(self.csr_request.writes),
-                    flush.eq(self.csr_request.writes),
-                ]
-        with m.Elif(state == _State.TRAP):
-            m.d.sync += state.eq(_State.RUN)
+                m.d.comb += done.eq(self.memory_done)
+        with m.Switch(state):
+            with m.Case(_State.CSR):
+                m.d.sync += state.eq(_State.RUN)
+                with m.If(self.csr_illegal):
+                    raise_(Exception_.ILLEGAL_INSTRUCTION, aside.bits)
+                with m.Else():
+                    m.d.comb += [done.eq(1), self.csr_write.eq(csr_writes), flush.eq(csr_writes)]
+            with m.Case(_State.SYSTEM):
+                with m.If(refused):
+                    raise_(Exception_.ILLEGAL_INSTRUCTION, aside.bits)
+                with m.Else():
+                    self._system(m, aside, raise_, done, flush, waits)
+                with m.If(take | stopping | done):
+                    m.d.sync += state.eq(_State.RUN)
+            with m.Case(_State.TRAP):
+                m.d.sync += state.eq(_State.RUN)
+
         # Chosen by the unit alone: whether it is written is known late.
         with m.Switch(inst.unit):
-            with m.Case(Unit.MEMORY):
-                m.d.comb += result.eq(self.memory_value)
             with m.Case(Unit.MULTIPLY):
                 m.d.comb += result.eq(self.product)
             with m.Case(Unit.COUNT):
@@ -231,14 +268,15 @@ class CommitStage(wiring.Component):
             with m.Case(Unit.CSR):
                 m.d.comb += result.eq(self.csr_value)
             with m.Default():
-                m.d.comb += result.eq(inst.result)
+                m.d.comb += result.eq(fresh.result)
 
-        self._memory(m, inst, rs2, going & first)
-        self._csr(m, inst)
-        self._trap(m, state, inst, rs1, rs2, take, cause, stopping)
+        self._memory(m, inst, rs2, fresh, fresh_valid)
+        self._fence(m, aside)
+        self._csr(m, fresh, going, csr_writes)
+        self._trap(m, state, aside, take, cause, stopping)
 
         # Where control goes on.
-        m.d.comb += self.redirect.pc.eq(inst.link)
+        m.d.comb += self.redirect.pc.eq(aside.link)
         with m.If(state == _State.TRAP):
             m.d.comb += [
                 self.redirect.valid.eq(~self.trapped_park),
@@ -256,69 +294,86 @@ class CommitStage(wiring.Component):
         # The stage's register.
         leaves = done | take | stopping
         m.d.comb += [
-            self.i.ready.eq(~valid | done),
+            self.i.ready.eq(first),
             self.empty.eq(~valid & (state == _State.RUN)),
             self.retired.eq(done),
-            self.producer.rd.eq(Mux(valid, inst.rd, 0)),
-            self.producer.late.eq(inst.late),
-            self.producer.done.eq(done),
-            self.value.eq(inst.result),
+            self.producer.rd.eq(Mux(fresh_valid, fresh.rd, 0)),
+            self.producer.late.eq(fresh.late),
+            self.value.eq(fresh.result),
+            self.unit.eq(inst.unit),
+            self.operation.eq(inst.operation),
+            self.taken.eq(inst.taken),
+            self.mispredicted.eq(inst.mispredicted),
         ]
-        with m.If(valid & ~leaves):
-            with m.If(going):
-                m.d.sync += first.eq(0)
+        m.d.sync += held.eq(valid & ~leaves)
+        with m.If(first):
+            m.d.sync += [
+                aside.eq(fresh),
+                aside.rs2.eq(fresh_rs2),
+                fresh.eq(self.i.payload),
+                fresh_valid.eq(self.i.valid),
+            ]
         with m.Else():
-            m.d.sync += [valid.eq(self.i.valid & self.i.ready & ~self.kill), first.eq(1)]
-            with m.If(self.i.valid):
-                m.d.sync += inst.eq(self.i.payload)
+            m.d.sync += fresh.indexed.eq(self.waiting_indexed)
+        with m.If(self.kill):
+            m.d.sync += fresh_valid.eq(0)
 
         # Write-back.
-        m.d.sync += [self.rd.eq(Mux(done, inst.rd, 0)), self.write_back_value.eq(result)]
-        self._retire(m, inst, rs2, done, take, result)
+        # What is loaded comes last, so it is chosen last.
+        m.d.sync += [
+            self.rd.eq(Mux(done, inst.rd, 0)),
+            self.write_back_value.eq(Mux(inst.unit == Unit.MEMORY, self.memory_value, result)),
+        ]
+        self._retire(m, inst, rs2, done, take)
         return m
 
-    def _system(self, m, inst, raise_, done, flush):
-        privilege = self.privilege
-        machine = privilege == Privilege.MACHINE
-        user = privilege == Privilege.USER
-
-        def illegal():
-            raise_(Exception_.ILLEGAL_INSTRUCTION, inst.bits)
-
+    def _begin_system(self, m, state, inst, refused, done):
+        """In its first cycle an instruction finds out whether it may; what it does, and whom it
+        stops, follows from registers in the second.
+        """
+        user, not_machine = (
+            self.privilege == Privilege.USER,
+            self.privilege != Privilege.MACHINE,
+        )
+        refuses = Signal()
         with m.Switch(inst.operation):
-            with m.Case(SystemOperation.FENCE.value):
-                # The load/store unit finishes each access before the next: all is in order.
-                m.d.comb += done.eq(1)
+            for operation, refusal in (
+                (SystemOperation.MRET, not_machine),
+                (SystemOperation.SRET, user | (not_machine & self.tsr)),
+                (SystemOperation.WFI, user | (not_machine & self.tw)),
+                (SystemOperation.SFENCE_VMA, user | (not_machine & self.tvm)),
+            ):
+                with m.Case(operation.value):
+                    m.d.comb += refuses.eq(refusal)
+        m.d.sync += refused.eq(refuses)
+        with m.If(inst.operation == SystemOperation.FENCE.value):
+            # The load/store unit finishes each access before the next: all is in order.
+            m.d.comb += done.eq(1)
+        with m.Else():
+            m.d.sync += state.eq(_State.SYSTEM)
+        m.d.comb += self.invalidate.valid.eq(
+            (inst.operation == SystemOperation.SFENCE_VMA.value) & ~refuses
+        )
+
+    def _system(self, m, inst, raise_, done, flush, waits):
+        """The second cycle, and those in which wfi waits."""
+        with m.Switch(inst.operation):
             with m.Case(SystemOperation.FENCE_I.value):
                 m.d.comb += [done.eq(1), flush.eq(1), self.fence_i.eq(1)]
             with m.Case(SystemOperation.ECALL.value):
-                raise_(Exception_.ECALL_FROM_USER + privilege.as_value())
+                raise_(Exception_.ECALL_FROM_USER + self.privilege.as_value())
             with m.Case(SystemOperation.EBREAK.value):
                 raise_(Exception_.BREAKPOINT, inst.pc)
             with m.Case(SystemOperation.MRET.value):
-                with m.If(machine):
-                    m.d.comb += [done.eq(1), self.ret_valid.eq(1)]
-                with m.Else():
-                    illegal()
+                m.d.comb += [done.eq(1), self.ret_valid.eq(1)]
             with m.Case(SystemOperation.SRET.value):
-                with m.If(user | (~machine & self.tsr)):
-                    illegal()
-                with m.Else():
-                    m.d.comb += [
-                        done.eq(1),
-                        self.ret_valid.eq(1),
-                        self.ret_supervisor.eq(1),
-                    ]
+                m.d.comb += [done.eq(1), self.ret_valid.eq(1), self.ret_supervisor.eq(1)]
             with m.Case(SystemOperation.WFI.value):
-                with m.If(user | (~machine & self.tw)):
-                    illegal()
-                with m.Else():
-                    m.d.comb += done.eq(self.wake)
+                m.d.comb += [waits.eq(1), done.eq(self.wake & ~self.stop)]
             with m.Case(SystemOperation.SFENCE_VMA.value):
-                with m.If(user | (~machine & self.tvm)):
-                    illegal()
-                with m.Else():
-                    m.d.comb += [done.eq(1), flush.eq(1), self.invalidate.valid.eq(1)]
+                m.d.comb += [done.eq(1), flush.eq(1)]
+
+    def _fence(self, m, inst):
         # sfence.vma names its operands by register number: x0 stands for all.
         m.d.comb += [
             self.invalidate.payload.match_page.eq(inst.bits[15:20] != 0),
@@ -327,21 +382,29 @@ class CommitStage(wiring.Component):
             self.invalidate.payload.asid.eq(inst.rs2),
         ]
 
-    def _memory(self, m, inst, rs2, starts):
+    def _memory(self, m, inst, rs2, fresh, fresh_valid):
+        comes = fresh_valid & (fresh.unit == Unit.MEMORY)
         m.d.comb += [
             self.memory.operation.eq(inst.operation),
             self.memory.funct3.eq(inst.funct3),
             self.memory.funct5.eq(inst.funct5),
             self.memory.address.eq(inst.result),
+            self.memory.alignment.eq(inst.alignment),
             self.memory.data.eq(rs2),
-            self.memory_start.eq(starts & (inst.unit == Unit.MEMORY)),
-            self.memory_indexed.eq(inst.indexed),
+            # What else may stop an instruction does not stop these.
+            self.memory_start.eq(comes & ~self.held & ~self.stop & ~self.interrupt),
+            self.memory_indexed.eq(fresh.indexed),
+            self.waiting.valid.eq(comes & self.held),
+            self.waiting.address.eq(fresh.result),
+            self.waiting.reads.eq(reads_only(fresh.operation)),
         ]
 
-    def _csr(self, m, inst):
+    def _csr(self, m, inst, going, writes):
         immediate = inst.funct3[2]
         source = inst.bits[15:20]
+        m.d.sync += writes.eq(self.csr_request.writes)
         m.d.comb += [
+            self.csr_request.valid.eq(going & (inst.unit == Unit.CSR)),
             self.csr_request.number.eq(inst.bits[20:32]),
             self.csr_request.operation.eq(inst.funct3[:2]),
             self.csr_request.operand.eq(Mux(immediate, source, inst.rs1)),
@@ -350,41 +413,45 @@ class CommitStage(wiring.Component):
             ),
         ]
 
-    def _trap(self, m, state, inst, rs1, rs2, take, cause, stopping):
-        """Latch the trap decided; one cycle later it is taken, and may halt the hart."""
-        halted = Signal(Halt)
-        with m.If(take | stopping):
-            m.d.sync += [
-                halted.kind.eq(Mux(take, ParkKind.ROOT_TRAP, ParkKind.STOP)),
-                # There is no cause when the hart is stopping.
-                halted.trap.eq(cause),
-                halted.pc.eq(inst.pc),
-                halted.bits.eq(inst.bits),
-                halted.compressed.eq(inst.compressed),
-                halted.fetched.eq(inst.fault == Fault.NONE),
-                halted.rs1.eq(rs1),
-                halted.rs2.eq(rs2),
-                halted.privilege.eq(self.privilege),
-            ]
+    def _trap(self, m, state, inst, take, cause, stopping):
+        """Latch the trap decided; one cycle later it is taken, and may halt the hart.
+
+        The instruction has stepped aside by then.
+        """
+        halt, trap = self.halt, Signal(Trap)
         with m.If(take):
             m.d.sync += state.eq(_State.TRAP)
-        trap = halted.trap
+        with m.If(take | stopping):
+            # There is no cause when the hart is stopping.
+            m.d.sync += trap.eq(cause)
         selected = Mux(trap.interrupt, self.park_interrupts, self.park_exceptions)
         selected = selected[: 1 << _CODE_BITS].bit_select(trap.code[:_CODE_BITS], 1)
         stopped = Signal()
         m.d.sync += stopped.eq(stopping)
         m.d.comb += [
             self.trap.eq(trap),
-            self.trap_pc.eq(halted.pc),
+            self.trap_pc.eq(inst.pc),
             self.trapped.eq(state == _State.TRAP),
             self.trapped_park.eq(self.trapped & self.trap_to_machine & selected),
-            self.halt.eq(halted),
-            self.halt.valid.eq(self.trapped_park | stopped),
+            halt.valid.eq(self.trapped_park | stopped),
+            halt.kind.eq(Mux(self.trapped, ParkKind.ROOT_TRAP, ParkKind.STOP)),
+            halt.trap.eq(trap),
+            halt.pc.eq(inst.pc),
+            halt.bits.eq(inst.bits),
+            halt.compressed.eq(inst.compressed),
+            halt.fetched.eq(inst.fault == Fault.NONE),
+            halt.rs1.eq(inst.rs1),
+            halt.rs2.eq(inst.rs2),
+            halt.privilege.eq(self.privilege),
         ]
 
-    def _retire(self, m, inst, rs2, done, take, result):
+    def _retire(self, m, inst, rs2, done, take):
         """The record of what retired, or of the trap taken instead, one cycle late."""
         record, port = self.retirement.record, self.retirement
+        trap = self.trap
+        m.d.comb += record.value.eq(self.write_back_value)
+        with m.If(record.trap):
+            m.d.comb += record.value.eq(Cat(trap.code, Const(0, 57), trap.interrupt))
         is_memory = inst.unit == Unit.MEMORY
         m.d.sync += port.valid.eq(done | self.trapped)
         # A trap is taken in the cycle after it is decided, and nothing retires then.
@@ -397,7 +464,6 @@ class CommitStage(wiring.Component):
         with m.If(done):
             m.d.sync += [
                 record.rd.eq(inst.rd),
-                record.value.eq(result),
                 record.trap.eq(0),
                 record.load.eq(is_memory & ((inst.operation != 1) & (inst.operation != 3))),
                 record.store.eq(is_memory & self.memory_stored),
@@ -406,10 +472,8 @@ class CommitStage(wiring.Component):
                 record.data.eq(rs2),
             ]
         with m.If(self.trapped):
-            trap = self.trap
             m.d.sync += [
                 record.rd.eq(0),
-                record.value.eq(Cat(trap.code, Const(0, 57), trap.interrupt)),
                 record.trap.eq(1),
                 record.load.eq(0),
                 record.store.eq(0),

@@ -90,6 +90,9 @@ class CsrFile(wiring.Component):
         An instruction retires: counts in minstret, unless that very instruction writes it.
     events : PerformanceEvents
         What mhpmcounters may count in this cycle.
+    interrupt, interrupt_code, wake :
+        What was pending and enabled in the cycle before. Whatever changes that from inside the
+        hart comes with a redirect.
     privilege_write, privilege_next :
         The host sets the privilege.
     fetch_context, data_context : TranslationContext
@@ -205,6 +208,8 @@ class CsrFile(wiring.Component):
             select.privilege.eq(self.privilege),
             select.mie.eq(self._status["mie"]),
             select.sie.eq(self._status["sie"]),
+        ]
+        m.d.sync += [
             self.interrupt.eq(select.valid),
             self.interrupt_code.eq(select.code),
             self.wake.eq(select.wake),

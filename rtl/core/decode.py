@@ -19,7 +19,7 @@ from rtl.arch.instructions import (
 from rtl.core.execute.alu import AluOperation
 from rtl.core.expand import pattern
 
-__all__ = ["Decoder", "MemoryOperation", "SystemOperation", "Unit"]
+__all__ = ["Decoder", "MemoryOperation", "SystemOperation", "Unit", "reads_only"]
 
 
 class Unit(enum.Enum, shape=4):
@@ -46,6 +46,13 @@ class MemoryOperation(enum.Enum, shape=3):
     LOAD_RESERVED = 2
     STORE_CONDITIONAL = 3
     AMO = 4
+
+
+def reads_only(operation):
+    """Whether a memory operation, given by its number, writes nothing."""
+    return (operation == MemoryOperation.LOAD.value) | (
+        operation == MemoryOperation.LOAD_RESERVED.value
+    )
 
 
 class SystemOperation(enum.Enum, shape=3):

@@ -160,6 +160,7 @@ class Hart(wiring.Component):
         m.d.comb += [
             instruction_cache.access.eq(fetch.access),
             fetch.result.eq(instruction_cache.o_result),
+            fetch.open.eq(instruction_cache.open),
             fetch.redirect.eq(pipeline.redirect),
             fetch.repair.eq(pipeline.repair),
             fetch.update.eq(pipeline.update),
@@ -185,6 +186,12 @@ class Hart(wiring.Component):
                 index.payload.eq(load_store.index.payload),
                 load_store.index.ready.eq(index.ready),
             ]
+        with m.Elif(commit.held):
+            m.d.comb += [
+                index.valid.eq(commit.waiting.valid),
+                index.payload.eq(commit.waiting.address),
+                commit.waiting_indexed.eq(commit.waiting.valid & index.ready),
+            ]
         with m.Else():
             m.d.comb += [
                 index.valid.eq(execute.index.valid),
@@ -203,6 +210,8 @@ class Hart(wiring.Component):
             load_store.next_valid.eq(execute.memory),
             load_store.next_address.eq(execute.address),
             load_store.next_reads.eq(execute.reads),
+            load_store.held.eq(commit.held),
+            load_store.waiting.eq(commit.waiting),
             load_store.clear_reservation.eq(commit.clear_reservation | parking.clear_reservation),
             commit.memory_done.eq(load_store.done),
             commit.memory_value.eq(load_store.value),
@@ -249,7 +258,7 @@ class Hart(wiring.Component):
         return m
 
     def _monitor(self, m, monitor, fetch, pipeline, load_store, mmu, parking, *caches):
-        issue, execute, commit = pipeline.issue, pipeline.execute, pipeline.commit
+        execute, commit = pipeline.execute, pipeline.commit
         for activity, unit, cache in zip(
             (monitor.fetch, monitor.data), (fetch, load_store), caches, strict=True
         ):
@@ -262,23 +271,22 @@ class Hart(wiring.Component):
                 activity.request.eq(unit.peripheral.request.valid),
                 activity.response.eq(unit.peripheral.response.valid),
             ]
-        making, executed = issue.executing, execute.o.payload
-        used = (making.rd != 0) & ((issue.rs1 == making.rd) | (issue.rs2 == making.rd))
         m.d.comb += [
             monitor.advance.eq(parking.advance),
             monitor.hold.eq(parking.hold),
             monitor.retired.eq(commit.retired),
             monitor.walking.eq(mmu.walking),
             monitor.walk_read.eq(mmu.memory.request.valid & mmu.memory.request.ready),
-            monitor.offered.eq(pipeline.i.valid),
-            monitor.awaits_execute.eq(making.late & used),
-            monitor.execute.valid.eq(~execute.empty),
-            monitor.execute.leaves.eq(execute.o.valid & execute.o.ready),
-            monitor.execute.unit.eq(executed.unit),
-            monitor.execute.operation.eq(executed.operation),
-            monitor.execute.taken.eq(execute.update.taken),
-            monitor.commit_valid.eq(~commit.empty & ~commit.trapped),
-            monitor.unpredicted.eq(issue.prediction.valid | pipeline.misfit.valid),
+            monitor.offered.eq(pipeline.offered),
+            monitor.executing.eq(~execute.empty),
+            monitor.execute_unit.eq(execute.o.payload.unit),
+            monitor.commit.valid.eq(~commit.empty & ~commit.trapped),
+            monitor.commit.held.eq(commit.held),
+            monitor.commit.unit.eq(commit.unit),
+            monitor.commit.operation.eq(commit.operation),
+            monitor.commit.taken.eq(commit.taken),
+            monitor.commit.mispredicted.eq(commit.mispredicted),
+            monitor.unpredicted.eq(pipeline.unpredicted),
             monitor.mispredicted.eq(execute.redirect.valid),
             monitor.killed.eq(commit.kill),
         ]
@@ -339,11 +347,10 @@ class Hart(wiring.Component):
         connect(m, parking.host.response, flipped(self.host.response))
         connect(m, parking.clean, data_cache.i_clean)
         invalidate = mmu.i_invalidate
-        m.d.comb += [
-            invalidate.valid.eq(commit.invalidate.valid | parking.invalidate.valid),
-            invalidate.payload.eq(commit.invalidate.payload),
-        ]
-        with m.If(parking.invalidate.valid):
+        # A cycle later: many comparators follow.
+        m.d.sync += invalidate.valid.eq(commit.invalidate.valid | parking.invalidate.valid)
+        m.d.comb += invalidate.payload.eq(commit.invalidate.payload)
+        with m.If(parking.hold):
             m.d.comb += invalidate.payload.eq(parking.invalidate.payload)
         m.d.comb += [
             parking.halt.eq(commit.halt),

@@ -4,6 +4,7 @@ from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.arch.instructions import RS1, RS2
 from rtl.core.decode import Decoder, Unit
 from rtl.core.expand import Expander
 from rtl.core.frontend.aligner import FetchedInstruction
@@ -29,13 +30,11 @@ class Bypass(enum.Enum, shape=2):
 class Producer(data.Struct):
     """The instruction in a later stage, as far as it makes a register value.
 
-    ``rd`` is 0 when there is none. ``late`` results exist at the end of the commit stage only;
-    ``done`` says that it leaves the commit stage in this cycle.
+    ``rd`` is 0 when there is none. ``late`` results exist at the end of the commit stage only.
     """
 
     rd: 5
     late: 1
-    done: 1
 
 
 class Issued(data.Struct):
@@ -83,7 +82,7 @@ class IssueStage(wiring.Component):
     kill : In(1)
         The instruction at hand is on a wrong path.
     executing, committing : In(Producer)
-        What the two stages before write-back hold.
+        What the two stages before write-back hold, in cycles in which the execute stage is ready.
     rs1, rs2, rs1_value, rs2_value :
         To the register file, which sees write-back.
     """
@@ -112,8 +111,9 @@ class IssueStage(wiring.Component):
         m.d.comb += [
             expander.compressed.eq(fetched.bits[:16]),
             decoder.instruction.eq(Mux(fetched.compressed, expander.expanded, fetched.bits)),
-            self.rs1.eq(decoder.rs1),
-            self.rs2.eq(decoder.rs2),
+            # The register file is read by what stands where register numbers do, used or not.
+            self.rs1.eq(decoder.instruction[RS1[0] :][: RS1[1]]),
+            self.rs2.eq(decoder.instruction[RS2[0] :][: RS2[1]]),
             issued.pc.eq(fetched.pc),
             issued.link.eq(fetched.link),
             issued.bits.eq(fetched.bits),
@@ -128,8 +128,6 @@ class IssueStage(wiring.Component):
             issued.a_pc.eq(decoder.a_pc),
             issued.b_immediate.eq(decoder.b_immediate),
             issued.immediate.eq(decoder.immediate),
-            issued.rs1.eq(self.rs1_value),
-            issued.rs2.eq(self.rs2_value),
             issued.late.eq(
                 (decoder.unit == Unit.MEMORY)
                 | (decoder.unit == Unit.CSR)
@@ -143,24 +141,37 @@ class IssueStage(wiring.Component):
 
         stalls = []
         # The data of stores are needed in the commit stage only.
-        for number, bypass, patient in (
-            (decoder.rs1, issued.rs1_bypass, Const(0, 1)),
-            (decoder.rs2, issued.rs2_bypass, decoder.unit == Unit.MEMORY),
+        for number, used, given, value, bypass, patient in (
+            (
+                self.rs1,
+                decoder.rs1,
+                self.rs1_value,
+                issued.rs1,
+                issued.rs1_bypass,
+                Const(0, 1),
+            ),
+            (
+                self.rs2,
+                decoder.rs2,
+                self.rs2_value,
+                issued.rs2,
+                issued.rs2_bypass,
+                decoder.unit == Unit.MEMORY,
+            ),
         ):
             stall = Signal()
-            with m.If(number == 0):
-                m.d.comb += bypass.eq(Bypass.NONE)
-            with m.Elif(number == self.executing.rd):
+            is_used = used != 0
+            with m.If(is_used):
+                m.d.comb += value.eq(given)
+            with m.If(is_used & (number == self.executing.rd)):
                 m.d.comb += bypass.eq(Bypass.COMMIT)
                 with m.If(self.executing.late & patient):
                     m.d.comb += bypass.eq(Bypass.LATE)
                 with m.Elif(self.executing.late):
                     m.d.comb += stall.eq(1)
-            with m.Elif(number == self.committing.rd):
-                m.d.comb += [
-                    bypass.eq(Bypass.WRITE_BACK),
-                    stall.eq(self.committing.late & ~self.committing.done),
-                ]
+            with m.Elif(is_used & (number == self.committing.rd)):
+                # If it takes longer, the execute stage waits for it.
+                m.d.comb += bypass.eq(Bypass.WRITE_BACK)
             stalls.append(stall)
 
         # The registers the calling convention returns by say what a jump is for.

@@ -8,7 +8,7 @@ from rtl.arch.performance import PERFORMANCE_EVENTS, STALLS, Stall
 from rtl.core.decode import MemoryOperation, SystemOperation, Unit
 from rtl.core.performance_counters import PerformanceEvents
 
-__all__ = ["AccessActivity", "ExecuteActivity", "PerformanceMonitor"]
+__all__ = ["AccessActivity", "CommitActivity", "PerformanceMonitor"]
 
 _CAUSE = range(max(Stall) + 1)
 
@@ -30,17 +30,19 @@ class AccessActivity(data.Struct):
     response: 1
 
 
-class ExecuteActivity(data.Struct):
-    """The instruction in the execute stage, and whether it ``leaves`` for the commit stage.
+class CommitActivity(data.Struct):
+    """The instruction in the commit stage; ``held`` when it has taken a cycle already.
 
-    ``taken``: control does not go on in line. ``operation`` means what ``unit`` makes of it.
+    ``taken``: control does not go on in line; ``mispredicted``: it was thought to go elsewhere.
+    ``operation`` means what ``unit`` makes of it.
     """
 
     valid: 1
-    leaves: 1
+    held: 1
     unit: Unit
     operation: 5
     taken: 1
+    mispredicted: 1
 
 
 class PerformanceMonitor(wiring.Component):
@@ -59,12 +61,9 @@ class PerformanceMonitor(wiring.Component):
         A page walk is under way; it reads an entry.
     offered : In(1)
         The frontend offers an instruction to the issue stage.
-    awaits_execute : In(1)
-        If it awaits an operand, then from the instruction in the execute stage, not from the one
-        in the commit stage.
-    execute : In(ExecuteActivity)
-    commit_valid : In(1)
-        There is an instruction in the commit stage.
+    executing, execute_unit : In
+        There is an instruction in the execute stage, of that unit.
+    commit : In(CommitActivity)
     unpredicted, mispredicted, killed : In(1)
         The issue, execute, commit stage drops everything younger than its instruction.
     events : Out(PerformanceEvents)
@@ -78,9 +77,9 @@ class PerformanceMonitor(wiring.Component):
     walking: In(1)
     walk_read: In(1)
     offered: In(1)
-    awaits_execute: In(1)
-    execute: In(ExecuteActivity)
-    commit_valid: In(1)
+    executing: In(1)
+    execute_unit: In(Unit)
+    commit: In(CommitActivity)
     unpredicted: In(1)
     mispredicted: In(1)
     killed: In(1)
@@ -88,9 +87,7 @@ class PerformanceMonitor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        unit, operation = Signal(Unit), Signal(5)  # of the instruction in the commit stage
-        with m.If(self.execute.leaves):
-            m.d.sync += [unit.eq(self.execute.unit), operation.eq(self.execute.operation)]
+        unit, operation = self.commit.unit, self.commit.operation
 
         # Why everything younger than the instruction in the commit stage is dropped.
         drops = self.hold | self.killed
@@ -109,19 +106,19 @@ class PerformanceMonitor(wiring.Component):
         with m.Elif(~self.offered):
             m.d.comb += issue_gap.eq(fetch_gap)
         with m.Else():
-            producer = Mux(self.awaits_execute, self.execute.unit.as_value(), unit.as_value())
-            self._awaited(m, issue_gap, Unit(producer), operand=True)
+            self._awaited(m, issue_gap, self.execute_unit, operand=True)
 
-        # What keeps the execute stage, and then the commit stage, without an instruction.
+        # What keeps the execute stage, and then the commit stage, without an instruction. While one
+        # is held all gaps stay where they are.
         execute_gap = Signal(_CAUSE, init=Stall.HOST)
         commit_gap = Signal(_CAUSE, init=Stall.HOST)
         awaited = Signal(_CAUSE)
-        self._awaited(m, awaited, self.execute.unit)
+        self._awaited(m, awaited, self.execute_unit)
         with m.If(drops):
             m.d.sync += [execute_gap.eq(dropped), commit_gap.eq(dropped)]
-        with m.Else():
+        with m.Elif(~self.commit.held):
             m.d.sync += execute_gap.eq(issue_gap)
-            m.d.sync += commit_gap.eq(Mux(self.execute.valid, awaited, execute_gap))
+            m.d.sync += commit_gap.eq(Mux(self.executing, awaited, execute_gap))
 
         cause = Signal(_CAUSE)
         memory_stall = self._memory_stall(m, unit)
@@ -129,7 +126,7 @@ class PerformanceMonitor(wiring.Component):
             m.d.comb += cause.eq(Stall.HOST)
         with m.Elif(self.killed):
             m.d.comb += cause.eq(Stall.TRAP)
-        with m.Elif(~self.commit_valid):
+        with m.Elif(~self.commit.valid):
             m.d.comb += cause.eq(commit_gap)
         with m.Elif(unit == Unit.MEMORY):
             m.d.comb += cause.eq(memory_stall)
@@ -140,7 +137,7 @@ class PerformanceMonitor(wiring.Component):
         # All bits at once: simulation is slow at putting a word together bit by bit.
         stalled = Signal()
         m.d.comb += stalled.eq(self.advance & ~self.retired)
-        others = self._instructions(m, unit, operation) | self._accesses(m)
+        others = self._instructions(unit, operation) | self._accesses(m)
         bits = [others.get(event.name, 0) for event in PERFORMANCE_EVENTS[len(STALLS) :]]
         m.d.comb += self.events.eq(Cat((stalled << cause)[: 1 + len(STALLS)], *bits))
         return m
@@ -212,18 +209,13 @@ class PerformanceMonitor(wiring.Component):
         with m.Elif(bus):
             m.d.comb += stall.eq(Stall.DEVICE)
         m.d.sync += held.eq(stall)
-        with m.If(~self.commit_valid | self.retired):
+        with m.If(~self.commit.valid | self.retired):
             m.d.sync += held.eq(Stall.MEMORY)
         return stall
 
-    def _instructions(self, m, unit, operation):
+    def _instructions(self, unit, operation):
         """Events of what retires, by name."""
-        wrong, taken = Signal(), Signal()
-        wrong_here = Signal()  # the instruction in the execute stage was predicted wrongly
-        execute, retired = self.execute, self.retired
-        m.d.sync += wrong_here.eq((wrong_here | self.mispredicted) & ~execute.leaves & ~self.killed)
-        with m.If(execute.leaves):
-            m.d.sync += [taken.eq(execute.taken), wrong.eq(wrong_here | self.mispredicted)]
+        retired = self.retired
         branch = retired & (unit == Unit.BRANCH)
         memory = retired & (unit == Unit.MEMORY)
         store = (operation == MemoryOperation.STORE.value) | (
@@ -231,9 +223,9 @@ class PerformanceMonitor(wiring.Component):
         )
         return {
             "branch": branch,
-            "branch_taken": branch & taken,
+            "branch_taken": branch & self.commit.taken,
             "jump": retired & ((unit == Unit.JUMP) | (unit == Unit.JUMP_REGISTER)),
-            "mispredict": retired & wrong,
+            "mispredict": retired & self.commit.mispredicted,
             "load": memory & ~store,
             "store": memory & (store | (operation == MemoryOperation.AMO.value)),
         }

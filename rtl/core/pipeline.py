@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.core.commit import CommitStage
+from rtl.core.decode import Unit
 from rtl.core.execute.execute import ExecuteStage
 from rtl.core.execute.multiplier import Multiplier
 from rtl.core.frontend.aligner import FetchedInstruction
@@ -13,6 +14,7 @@ from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
 from rtl.core.issue import IssueStage
 from rtl.core.ports import PipelineStages
 from rtl.core.regfile import RegisterFile
+from rtl.lib.skid_buffer import SkidBuffer
 
 __all__ = ["Pipeline"]
 
@@ -37,11 +39,14 @@ class Pipeline(wiring.Component):
     misfit : In(Redirect)
         From the aligner.
     redirect, repair, update : Out
-        To the frontend: the oldest instruction that asks wins.
+        To the frontend, from registers: what the oldest instruction asked for in the cycle before.
+        In the cycle of a redirect nothing is issued, and fetching goes on at its target.
     gpr, gpr_value, gpr_write, gpr_write_value :
         Host access to the registers while the pipeline is held.
     empty : Out(1)
-        No instruction is under way behind the aligner.
+        No instruction is under way behind the aligner, nor asks it for a redirect.
+    offered, unpredicted : Out(1)
+        An instruction could be issued. The issue stage or the aligner asks for a redirect.
     stages : Out(PipelineStages)
         For observers.
     """
@@ -58,6 +63,8 @@ class Pipeline(wiring.Component):
     gpr_write: In(5)
     gpr_write_value: In(64)
     empty: Out(1)
+    offered: Out(1)
+    unpredicted: Out(1)
     stages: Out(PipelineStages)
 
     def __init__(self, *, bit_manipulation):
@@ -75,18 +82,26 @@ class Pipeline(wiring.Component):
         m.submodules.multiplier = multiplier = Multiplier()
         connect(m, issue.o, execute.i)
         connect(m, execute.o, commit.i)
-        connect(m, flipped(self.i), issue.i)
+        # What the issue stage does not take waits here: whether it does is decided late.
+        m.submodules.waiting = waiting = SkidBuffer(shape=FetchedInstruction)
+        connect(m, flipped(self.i), waiting.i)
+        connect(m, waiting.o, issue.i)
 
-        kill = Signal()
+        kill, misfit = Signal(), Signal()
         m.d.comb += [
             kill.eq(commit.kill | commit.halt.valid | self.hold),
+            # What waits is older; after a redirect the aligner's instruction is a wrong one.
+            misfit.eq(self.misfit.valid & ~waiting.full & ~self.redirect.valid),
             execute.kill.eq(kill),
-            issue.kill.eq(kill | execute.redirect.valid),
+            issue.kill.eq(kill | execute.redirect.valid | self.redirect.valid),
+            waiting.clear.eq(self.redirect.valid),
             issue.executing.eq(execute.producer),
             issue.committing.eq(commit.producer),
             execute.commit_value.eq(commit.value),
             execute.write_back_value.eq(commit.write_back_value),
-            multiplier.load.eq(execute.o.valid & execute.o.ready),
+            multiplier.load.eq(
+                (execute.o.payload.unit == Unit.MULTIPLY) & ~execute.empty & execute.o.ready
+            ),
             multiplier.operation.eq(Cat(execute.o.payload.operation[:2], execute.o.payload.word)),
             multiplier.a.eq(execute.o.payload.rs1),
             multiplier.b.eq(execute.o.payload.rs2),
@@ -98,10 +113,12 @@ class Pipeline(wiring.Component):
             self.gpr_value.eq(registers.rs1_value),
             registers.rd.eq(commit.rd),
             registers.value.eq(commit.write_back_value),
-            self.empty.eq(execute.empty & commit.empty),
-            self.stages.pc.eq(self.i.payload.pc),
-            self.stages.bits.eq(self.i.payload.bits),
-            self.stages.issuing.eq(self.i.valid),
+            self.empty.eq(~waiting.full & execute.empty & commit.empty & ~misfit),
+            self.offered.eq(issue.i.valid & ~self.redirect.valid),
+            self.unpredicted.eq(issue.prediction.valid | misfit),
+            self.stages.pc.eq(issue.i.payload.pc),
+            self.stages.bits.eq(issue.i.payload.bits),
+            self.stages.issuing.eq(self.offered),
             self.stages.issued.eq(issue.o.valid & issue.o.ready),
             self.stages.executing.eq(~execute.empty),
             self.stages.executed.eq(execute.o.valid & execute.o.ready),
@@ -113,27 +130,31 @@ class Pipeline(wiring.Component):
                 registers.rd.eq(self.gpr_write),
                 registers.value.eq(self.gpr_write_value),
             ]
+        self._redirect(m, issue, execute, commit, misfit)
+        return m
+
+    def _redirect(self, m, issue, execute, commit, misfit):
+        """What the frontend does in the next cycle."""
+        redirect, repair = Signal(Redirect), Signal(Repair)
         with m.If(self.external_redirect.valid):
-            m.d.comb += self.redirect.eq(self.external_redirect)
+            m.d.comb += redirect.eq(self.external_redirect)
         with m.Elif(commit.redirect.valid):
-            m.d.comb += self.redirect.eq(commit.redirect)
+            m.d.comb += redirect.eq(commit.redirect)
         with m.Elif(execute.redirect.valid):
-            m.d.comb += [self.redirect.eq(execute.redirect), self.repair.eq(execute.repair)]
+            m.d.comb += [redirect.eq(execute.redirect), repair.eq(execute.repair)]
         with m.Elif(issue.prediction.valid):
-            m.d.comb += [self.redirect.eq(issue.prediction), self.repair.eq(issue.repair)]
+            m.d.comb += [redirect.eq(issue.prediction), repair.eq(issue.repair)]
         with m.Else():
             prediction = self.i.payload.prediction
             m.d.comb += [
-                self.redirect.eq(self.misfit),
-                self.repair.valid.eq(self.misfit.valid),
-                self.repair.history.eq(prediction.history),
-                self.repair.calls.eq(prediction.calls),
-                self.repair.kind.eq(BranchKind.JUMP),
+                redirect.valid.eq(misfit),
+                redirect.pc.eq(self.misfit.pc),
+                repair.valid.eq(misfit),
+                repair.history.eq(prediction.history),
+                repair.calls.eq(prediction.calls),
+                repair.kind.eq(BranchKind.JUMP),
             ]
-        m.d.comb += self.update.eq(execute.update)
-        with m.If(~(execute.update.learn | execute.update.forget | execute.update.count)):
-            m.d.comb += [
-                self.update.forget.eq(self.misfit.valid),
-                self.update.pc.eq(self.misfit.pc),
-            ]
-        return m
+        update = execute.update
+        m.d.sync += [self.redirect.eq(redirect), self.repair.eq(repair), self.update.eq(update)]
+        with m.If(~(update.learn | update.forget | update.count)):
+            m.d.sync += [self.update.forget.eq(misfit), self.update.pc.eq(self.misfit.pc)]

@@ -20,6 +20,7 @@ __all__ = [
     "Retirement",
     "RetirementPort",
     "Skip",
+    "WaitingAccess",
     "Written",
 ]
 
@@ -76,6 +77,16 @@ class RetirementPort(wiring.Signature):
 
     def __init__(self):
         super().__init__({"valid": Out(1), "record": Out(Retirement)})
+
+
+class WaitingAccess(data.Struct):
+    """A memory instruction that waits for the one before it; ``address`` is a gva, ``reads``
+    says that it only reads.
+    """
+
+    valid: 1
+    address: 64
+    reads: 1
 
 
 class Written(data.Struct):

@@ -5,13 +5,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.arch.paging import PAGE_BITS
-from rtl.core.decode import MemoryOperation, Unit
+from rtl.core.decode import Unit, reads_only
 from rtl.core.execute.alu import Alu
 from rtl.core.execute.branch import BranchUnit
 from rtl.core.execute.divider import Divider
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
 from rtl.core.issue import Bypass, Issued, Producer
+from rtl.core.lsu.load_store_unit import Alignment, alignment_of
 from rtl.mmu.context import Fault
 
 __all__ = ["ExecuteStage", "Executed"]
@@ -21,8 +22,9 @@ class Executed(data.Struct):
     """An instruction on its way to the commit stage.
 
     ``result`` is what it writes to rd or, for memory instructions, the address accessed. ``link`` is
-    that of FetchedInstruction. ``rs2_late`` says that write-back holds that operand in the first cycle of the commit stage.
-    ``indexed`` says that the data cache has been given the page offset already.
+    that of FetchedInstruction. ``rs2_late`` says that write-back holds that operand in the first
+    cycle of the commit stage. ``indexed`` says that the data cache has been given the page offset
+    already. ``taken`` and ``mispredicted`` are for the performance counters.
     """
 
     pc: 64
@@ -43,10 +45,15 @@ class Executed(data.Struct):
     rs2: 64
     rs2_late: 1
     indexed: 1
+    alignment: Alignment
+    taken: 1
+    mispredicted: 1
 
 
 class ExecuteStage(wiring.Component):
     """Hold one instruction until its result exists and the commit stage takes it.
+
+    ``o.ready`` comes from a register. While it is 0 nothing moves: operands are not yet there.
 
     Parameters
     ----------
@@ -68,7 +75,8 @@ class ExecuteStage(wiring.Component):
     reads : Out(1)
         The memory instruction only reads.
     index : Out(stream)
-        Page offset of a memory instruction, as it leaves for the commit stage.
+        Page offset of a memory instruction, in every cycle it is here: what comes of it counts
+        only if the instruction leaves for the commit stage in that cycle.
     producer : Out(Producer)
     empty : Out(1)
     """
@@ -115,10 +123,12 @@ class ExecuteStage(wiring.Component):
                     m.d.comb += operand.eq(self.write_back_value)
                 with m.Default():
                     m.d.comb += operand.eq(value)
-            m.d.sync += value.eq(operand)
-            # The maker of a late operand leaves the commit stage just when this one enters it.
-            with m.If(bypass != Bypass.LATE):
-                m.d.sync += bypass.eq(Bypass.NONE)
+            # While the commit stage waits, what it makes and what is behind it stay where they are.
+            with m.If(self.o.ready):
+                m.d.sync += value.eq(operand)
+                # The maker of a late operand leaves the commit stage just when this one enters it.
+                with m.If(bypass != Bypass.LATE):
+                    m.d.sync += bypass.eq(Bypass.NONE)
             values.append(operand)
         rs1, rs2 = values
 
@@ -153,10 +163,8 @@ class ExecuteStage(wiring.Component):
                     ready.eq(1),
                 ]
 
-        resolved = Signal()
-        self._resolve(m, issued, valid & ~resolved & ~self.kill, branch, link)
+        self._resolve(m, issued, self.o.valid & self.o.ready, branch, link)
 
-        operation = issued.operation
         m.d.comb += [
             executed.pc.eq(issued.pc),
             executed.bits.eq(issued.bits),
@@ -175,31 +183,28 @@ class ExecuteStage(wiring.Component):
             executed.rs1.eq(rs1),
             executed.rs2.eq(rs2),
             executed.rs2_late.eq(issued.rs2_bypass == Bypass.LATE),
+            executed.alignment.eq(alignment_of(issued.funct3[:2], self.address[:3])),
+            executed.taken.eq(self.update.taken),
+            executed.mispredicted.eq(self.redirect.valid),
             executed.indexed.eq(self.index.valid & self.index.ready),
             self.o.valid.eq(valid & ready & ~self.kill),
-            self.i.ready.eq(~valid | (ready & self.o.ready)),
+            self.i.ready.eq((~valid | ready) & self.o.ready),
             self.memory.eq(valid & (issued.unit == Unit.MEMORY)),
-            self.reads.eq(
-                (operation == MemoryOperation.LOAD.value)
-                | (operation == MemoryOperation.LOAD_RESERVED.value)
-            ),
+            self.reads.eq(reads_only(issued.operation)),
             self.index.payload.eq(self.address[:PAGE_BITS]),
-            self.index.valid.eq(self.o.valid & self.o.ready & self.memory),
+            self.index.valid.eq(self.memory),
             self.producer.rd.eq(Mux(valid, issued.rd, 0)),
             self.producer.late.eq(issued.late),
             self.empty.eq(~valid),
         ]
-        m.d.sync += resolved.eq(valid)
         with m.If(self.i.ready):
-            m.d.sync += [valid.eq(self.i.valid), resolved.eq(0)]
-            with m.If(self.i.valid):
-                m.d.sync += issued.eq(self.i.payload)
+            m.d.sync += [valid.eq(self.i.valid), issued.eq(self.i.payload)]
         with m.If(self.kill):
             m.d.sync += valid.eq(0)
         return m
 
-    def _resolve(self, m, issued, first, branch, link):
-        """Compare what happens with what was predicted, in the first cycle of an instruction."""
+    def _resolve(self, m, issued, leaves, branch, link):
+        """Compare what happens with what was predicted, when an instruction leaves."""
         prediction = issued.prediction
         is_branch = issued.unit == Unit.BRANCH
         taken, controls = Signal(), Signal()
@@ -220,11 +225,11 @@ class ExecuteStage(wiring.Component):
         wrong = (taken != prediction.taken) | (taken & elsewhere)
         update, repair = self.update, self.repair
         m.d.comb += [
-            self.redirect.valid.eq(first & wrong),
+            self.redirect.valid.eq(leaves & wrong),
             self.redirect.pc.eq(Mux(taken, target, link)),
-            update.learn.eq(first & taken & (~prediction.known | elsewhere)),
-            update.forget.eq(first & ~controls & prediction.known),
-            update.count.eq(first & is_branch & (prediction.known | taken)),
+            update.learn.eq(leaves & taken & (~prediction.known | elsewhere)),
+            update.forget.eq(leaves & ~controls & prediction.known),
+            update.count.eq(leaves & is_branch & (prediction.known | taken)),
             update.pc.eq(issued.pc + Mux(issued.compressed, 0, 2)),
             update.kind.eq(issued.kind),
             update.target.eq(target),
@@ -256,7 +261,7 @@ class ExecuteStage(wiring.Component):
             divider.i.payload.operation.eq(Cat(issued.operation[:2], issued.word)),
             divider.i.payload.a.eq(rs1),
             divider.i.payload.b.eq(rs2),
-            divider.i.valid.eq(mine & ~started),
+            divider.i.valid.eq(mine & ~started & self.o.ready),
             divider.o.ready.eq(stale | (mine & self.o.ready) | self.kill),
         ]
         with m.If(mine & answer):

@@ -24,7 +24,10 @@ __all__ = ["FetchPacket", "FetchUnit", "Redirect"]
 
 
 class Redirect(data.Struct):
-    """With ``valid``, everything younger is dropped and fetching goes on at ``pc``."""
+    """With ``valid``, everything younger is dropped and fetching goes on at ``pc``.
+
+    The fetch unit issues ``pc`` in the very cycle, so it should come from a register.
+    """
 
     valid: 1
     pc: 64
@@ -75,7 +78,7 @@ class FetchUnit(wiring.Component):
     alone : In(1)
     room : In(1)
         The consumer can take two more packets; it never refuses one that was let through.
-    index, access, result :
+    index, open, access, result :
         To the instruction cache.
     """
 
@@ -88,6 +91,7 @@ class FetchUnit(wiring.Component):
     room: In(1)
     translation: Out(TranslationPort())
     index: Out(stream.Signature(PAGE_BITS))
+    open: In(1)
     access: Out(FetchAccess)
     result: In(FetchResult)
     peripheral: Out(RegisterBus())
@@ -106,7 +110,13 @@ class FetchUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         state = Signal(_State)
-        pc = Signal(64)
+        # The address in phase 0: that of a redirect; the one that turned out to follow what was in
+        # phase 1 in the cycle before; else the one it stands at.
+        pc, place = Signal(64), Signal(64)
+        turned, follower_before = Signal(), Signal(64)
+        redirected = self.redirect.valid
+        # What is in phase 1 should never have been issued.
+        drops = redirected | turned
         # The address in phase 1, whether there is one, and the packet behind it in memory.
         current, current_valid = Signal(64), Signal()
         behind = Signal(64 - 3)
@@ -120,7 +130,9 @@ class FetchUnit(wiring.Component):
         m.submodules.next_packet = next_packet = NextPacket()
         # The packet after the one in phase 1 as first guessed, and as predicted.
         guessed, turns = Signal(), Signal()
-        follower = Signal(64)
+        in_line, follower, learnt_pc = Signal(64), Signal(64), Signal(64)
+        # What missed the cache is answered now, and fetching has long stopped behind it.
+        resumes = Signal()
 
         # Translation goes along with phase 0 of the cache; its answer is there in phase 1. Whatever
         # makes it stale by then comes with a redirect.
@@ -128,12 +140,13 @@ class FetchUnit(wiring.Component):
         hit, translation = Signal(), Signal(Translation)
         m.d.sync += [hit.eq(self.translation.hit), translation.eq(self.translation.translation)]
         in_ram = is_ram(translation.frame)
-        wanted = ~stale & ~self.redirect.valid
+        wanted = ~stale & ~redirected
         packet = self.o.payload
         advance = Signal()  # phase 1 is empty, or is answered in this cycle
         issued = Signal()
 
         m.d.comb += [
+            pc.eq(Mux(redirected, self.redirect.pc, Mux(turned, follower_before, place))),
             query.gva.eq(pc),
             query.access.eq(Access.FETCH),
             query.context.eq(self.context),
@@ -148,40 +161,50 @@ class FetchUnit(wiring.Component):
             self.peripheral.request.valid.eq(state == _State.BUS_REQUEST),
             self.peripheral.response.ready.eq(1),
             self.index.payload.eq(pc[:PAGE_BITS]),
-            self.index.valid.eq((state == _State.RUN) & ~self.hold & self.room),
-            issued.eq(
-                self.index.valid & self.index.ready & advance & ~turns & ~self.redirect.valid
+            # A redirect empties the queue behind this unit.
+            self.index.valid.eq(
+                ((state == _State.RUN) | ((state == _State.STOPPED) & redirected))
+                & ~self.hold
+                & (self.room | redirected)
             ),
+            issued.eq(self.index.valid & self.index.ready & advance),
             predictor.pc.eq(pc),
             predictor.read.eq(self.index.valid & self.index.ready),
-            predictor.follows.eq(current_valid),
+            predictor.follows.eq(current_valid & ~drops),
             predictor.current.eq(current),
             predictor.update.eq(self.update),
             predictor.repair.eq(self.repair),
             next_packet.pc.eq(pc),
-            next_packet.learnt_pc.eq(current),
-            next_packet.learnt_target.eq(prediction.target),
-            next_packet.learn.eq(turns & prediction.taken),
-            next_packet.forget.eq(turns & ~prediction.taken),
-            follower.eq(Cat(Const(0, 3), behind)),
+            next_packet.learnt_pc.eq(learnt_pc),
+            next_packet.learnt_target.eq(follower_before),
+            in_line.eq(Cat(Const(0, 3), behind)),
+            follower.eq(in_line),
             turns.eq(
                 predictor.accept
-                & Mux(guessed, ~prediction.taken | (pc != follower), prediction.taken)
+                & ~resumes
+                & Mux(guessed, ~prediction.taken | (place != follower), prediction.taken)
             ),
             self.idle.eq(
                 predictor.ready
                 & (((state == _State.RUN) & ~current_valid) | (state == _State.STOPPED))
             ),
         ]
-        with m.If(issued):
-            m.d.sync += [
-                current.eq(pc),
-                guessed.eq(next_packet.hit),
-                behind.eq(pc[3:] + 1),
-                pc.eq(Cat(Const(0, 3), pc[3:] + 1)),
-            ]
+        m.d.sync += [
+            place.eq(pc),
+            turned.eq(turns | resumes),
+            follower_before.eq(follower),
+            learnt_pc.eq(current),
+            next_packet.learn.eq((turns | resumes) & prediction.taken),
+            next_packet.forget.eq((turns | (resumes & guessed)) & ~prediction.taken),
+        ]
+        # It goes on even where phase 1 is not answered: whatever is done about that also says
+        # where to go on.
+        with m.If(self.index.valid & self.open):
+            m.d.sync += place.eq(Cat(Const(0, 3), pc[3:] + 1))
             with m.If(next_packet.hit):
-                m.d.sync += pc.eq(next_packet.target.as_signed())
+                m.d.sync += place.eq(next_packet.target.as_signed())
+        with m.If(issued):
+            m.d.sync += [current.eq(pc), guessed.eq(next_packet.hit), behind.eq(pc[3:] + 1)]
         with m.If(prediction.taken):
             m.d.comb += follower.eq(prediction.target.as_signed())
 
@@ -190,7 +213,7 @@ class FetchUnit(wiring.Component):
                 m.d.sync += current_valid.eq(issued)
                 m.d.sync += bus_address.eq(Cat(current[:PAGE_BITS], translation.frame))
                 m.d.sync += bus_address[:3].eq(0)
-                with m.If(~current_valid):
+                with m.If(~current_valid | drops):
                     m.d.comb += advance.eq(1)
                 with m.Elif(~hit):
                     m.d.sync += [
@@ -220,15 +243,12 @@ class FetchUnit(wiring.Component):
                             m.d.sync += state.eq(_State.STOPPED)
                     with m.Else():
                         m.d.sync += state.eq(_State.CACHE)
-                with m.If(~advance & self.redirect.valid & ~self.access.valid):
-                    # Nothing was started for this address: forget it.
-                    m.d.sync += state.eq(_State.RUN)
             with m.Case(_State.WALK):
                 with m.If(self.translation.walk.ready):
                     m.d.sync += state.eq(_State.WALKED)
             with m.Case(_State.WALKED):
                 with m.If(self.translation.walked.valid):
-                    m.d.sync += [state.eq(_State.RUN), pc.eq(current)]
+                    m.d.sync += [state.eq(_State.RUN), place.eq(current)]
                     with m.If(self.translation.walked.payload != Fault.NONE):
                         m.d.comb += [
                             self.o.valid.eq(wanted),
@@ -241,16 +261,17 @@ class FetchUnit(wiring.Component):
                         self.o.valid.eq(wanted),
                         packet.prediction.eq(prediction),
                         predictor.accept.eq(wanted),
+                        resumes.eq(wanted),
                     ]
                     m.d.sync += state.eq(_State.RUN)
                     with m.If(self.result.error):
                         m.d.comb += packet.fault.eq(Fault.ACCESS)
                         m.d.sync += state.eq(_State.STOPPED)
             with m.Case(_State.BUS_WAIT):
-                with m.If(self.redirect.valid):
+                with m.If(redirected):
                     m.d.sync += state.eq(_State.RUN)
                 with m.Elif(self.hold):
-                    m.d.sync += [state.eq(_State.RUN), pc.eq(current)]
+                    m.d.sync += [state.eq(_State.RUN), place.eq(current)]
                 with m.Elif(self.alone):
                     m.d.sync += state.eq(_State.BUS_REQUEST)
             with m.Case(_State.BUS_REQUEST):
@@ -260,13 +281,15 @@ class FetchUnit(wiring.Component):
                 m.d.comb += packet.data.eq(self.peripheral.response.payload.data)
                 with m.If(self.peripheral.response.valid):
                     m.d.comb += self.o.valid.eq(wanted)
-                    m.d.sync += state.eq(_State.RUN)
+                    m.d.sync += [state.eq(_State.RUN), place.eq(in_line)]
                     with m.If(self.peripheral.response.payload.error):
                         m.d.comb += packet.fault.eq(Fault.ACCESS)
                         m.d.sync += state.eq(_State.STOPPED)
 
-        with m.If(turns):
-            m.d.sync += pc.eq(follower)
+            with m.Case(_State.STOPPED):
+                with m.If(redirected):
+                    m.d.comb += advance.eq(1)
+                    m.d.sync += [state.eq(_State.RUN), current_valid.eq(issued)]
 
         answering = (
             (state == _State.WALKED) & self.translation.walked.valid
@@ -279,16 +302,11 @@ class FetchUnit(wiring.Component):
             | (state == _State.CACHE)
             | (state == _State.BUS_REQUEST)
             | (state == _State.BUS_RESPONSE)
-            | (self.access.valid & ~self.result.valid)
         )
         with m.If(answering):
             m.d.sync += stale.eq(0)
             with m.If(~wanted):
-                m.d.sync += [state.eq(_State.RUN), pc.eq(pc)]
-        with m.Elif(self.redirect.valid & waiting):
+                m.d.sync += [state.eq(_State.RUN), place.eq(pc)]
+        with m.Elif(redirected & waiting):
             m.d.sync += stale.eq(1)
-        with m.If(self.redirect.valid):
-            m.d.sync += pc.eq(self.redirect.pc)
-            with m.If(~waiting):
-                m.d.sync += [state.eq(_State.RUN), current_valid.eq(0)]
         return m

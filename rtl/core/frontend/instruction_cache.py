@@ -71,6 +71,8 @@ class InstructionCache(wiring.Component):
         To the data cache.
     bus : Out
         Identifier 0.
+    open : Out
+        ``i_index`` is ready, unless the access in phase 1 misses.
     idle : Out
         No access and no bus transaction is under way.
     miss_stb : Out
@@ -90,6 +92,7 @@ class InstructionCache(wiring.Component):
                 "written": In(Written),
                 "snoop": Out(SnoopPort()),
                 "bus": Out(Axi4Read(id_width=1)),
+                "open": Out(1),
                 "idle": Out(1),
                 "miss_stb": Out(1),
             }
@@ -124,7 +127,8 @@ class InstructionCache(wiring.Component):
             self.o_result.valid.eq(phase1 & (replayed | self.access.valid & hit)),
             self.o_result.data.eq(array.data),
             self.o_result.error.eq(failed),
-            self.i_index.ready.eq(ready & ~miss & array.swept),
+            self.open.eq(ready & array.swept),
+            self.i_index.ready.eq(self.open & ~miss),
             self.miss_stb.eq(miss),
             self.idle.eq(ready & ~phase1 & array.swept),
         ]

@@ -132,7 +132,8 @@ class Predictor(wiring.Component):
         The packet of ``current`` goes on its way: history and return stack move on.
     update : In(BranchUpdate)
     repair : In(Repair)
-        Takes precedence over ``accept``.
+        Takes precedence over ``accept``. In its cycle the packet being issued is the one behind
+        the redirecting instruction.
     """
 
     pc: In(64)
@@ -188,7 +189,9 @@ class Predictor(wiring.Component):
         # case is not known any better then: the same path must always give the same history.
         history, lagging = Signal(HISTORY_BITS), Signal(HISTORY_BITS)
         looked_up = Signal(HISTORY_BITS)
-        m.d.comb += looked_up.eq(Mux(self.follows, history, lagging))
+        m.d.comb += looked_up.eq(
+            Mux(self.repair.valid, self.repair.history, Mux(self.follows, history, lagging))
+        )
         calls = Signal(range(CALL_DEPTH))
         m.submodules.stack = stack = memory.Memory(
             shape=unsigned(TARGET_BITS), depth=CALL_DEPTH, init=[]

@@ -206,7 +206,8 @@ class DataCache(wiring.Component):
                 & (last_store.word == request.offset[3:])
                 & (last_store.frame == frame)
             ),
-            word.eq(Mux(bypass, last_store.data, array.data)),
+            # No way is selected then: one more term of the sum, not a choice after it.
+            word.eq(array.data | last_store.data & bypass.replicate(len(word))),
             stored_bits.eq(Cat(byte.replicate(8) for byte in mask)),
             merged.eq(word & ~stored_bits | store_data & stored_bits),
         ]
@@ -350,7 +351,7 @@ class DataCache(wiring.Component):
         beat = words[: exact_log2(LINE_WORDS)]
         m.d.comb += [
             out_of_line.eq(words == LINE_WORDS),
-            array.select.eq(Mux(ready, array.hit, victim)),
+            array.select.eq(Mux(ready, array.hit & ~bypass.replicate(geometry.ways), victim)),
             array.write_ways.eq(array.hit & store.replicate(geometry.ways)),
             array.write_word.eq(geometry.word_of(request.offset)),
             array.write_data.eq(merged),
@@ -509,7 +510,9 @@ class DataCache(wiring.Component):
 
         m.d.comb += [
             self.written.valid.eq(
-                store & (source != _Source.HART) | (state == _State.FORWARD) & b_ends
+                # All but the hart stand in `request`.
+                phase1 & ~direct & hit & request.write & (source != _Source.HART)
+                | (state == _State.FORWARD) & b_ends
             ),
             self.written.address.eq(Cat(C(0, 3), request.offset[3:], request.frame)),
         ]

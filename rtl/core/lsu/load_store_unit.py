@@ -12,7 +12,7 @@ from rtl.core.decode import MemoryOperation
 from rtl.core.lsu.atomic import AtomicAlu
 from rtl.core.lsu.data_cache import DataAccess, DataResult
 from rtl.core.physical import fits_bus, is_ram
-from rtl.core.ports import Written
+from rtl.core.ports import WaitingAccess, Written
 from rtl.mmu.context import (
     Access,
     Fault,
@@ -22,20 +22,39 @@ from rtl.mmu.context import (
 )
 from rtl.mmu.ports import TranslationPort
 
-__all__ = ["LoadStoreUnit", "MemoryInstruction"]
+__all__ = ["Alignment", "LoadStoreUnit", "MemoryInstruction", "alignment_of"]
 
 #: Reservations cover the cache line.
 _LINE_BITS = 6
 
 
+class Alignment(data.Struct):
+    """``misaligned``: the address is no multiple of the size; ``crosses``: eight bytes that are
+    aligned do not hold all of it.
+    """
+
+    misaligned: 1
+    crosses: 1
+
+
 class MemoryInstruction(data.Struct):
-    """A memory instruction; ``funct3`` gives width and extension, ``data`` the value stored."""
+    """A memory instruction; ``funct3`` gives width and extension, ``data`` the value stored;
+    ``alignment`` is that of ``address``.
+    """
 
     operation: MemoryOperation
     funct3: 3
     funct5: 5
     address: 64
+    alignment: Alignment
     data: 64
+
+
+def alignment_of(size, offset):
+    """The Alignment of an access of ``1 << size`` bytes (2 bits) at ``offset`` (3 bits)."""
+    last = Array(Const((1 << log) - 1, 3) for log in range(4))[size]
+    crossing = (offset + last)[3]
+    return Cat((offset & last).any(), crossing)
 
 
 class _State(enum.Enum, shape=4):
@@ -48,6 +67,8 @@ class _State(enum.Enum, shape=4):
     BUS_REQUEST = 6
     BUS_RESPONSE = 7
     COMPUTE = 8
+    #: What cannot be done ends here: from registers, for a fault stops everybody.
+    FAULT = 9
 
 
 class _Step(enum.Enum, shape=3):
@@ -85,8 +106,12 @@ class LoadStoreUnit(wiring.Component):
         ``next_address``.
     next_valid, next_address, next_reads : In
         The memory instruction in the execute stage, if there is one: it is translated there.
+    held : In(1)
+        ``instruction`` has taken a cycle already: ``waiting`` may come next, not that one.
+    waiting : In(WaitingAccess)
     done, value, fault, cause, fault_address :
-        In the cycle with ``done``: the value for rd, or the exception and its mtval.
+        In the cycle with ``done``: the value for rd, or the exception and its mtval. ``done`` and
+        ``value`` come late; ``fault`` and what goes with it from registers.
     clear_reservation, written : In
     physical, stored :
         Bus address of the access (its first byte), and whether memory was written; valid with
@@ -99,6 +124,8 @@ class LoadStoreUnit(wiring.Component):
     next_valid: In(1)
     next_address: In(64)
     next_reads: In(1)
+    held: In(1)
+    waiting: In(WaitingAccess)
     context: In(TranslationContext)
     done: Out(1)
     value: Out(64)
@@ -134,22 +161,17 @@ class LoadStoreUnit(wiring.Component):
         state = Signal(_State)
         # ``step`` as it stands, and as it is in the first cycle.
         step_register, step = Signal(_Step), Signal(_Step)
-        crosses, misaligned = Signal(), Signal()
-        with m.Switch(size):
-            with m.Case(1):
-                m.d.comb += [misaligned.eq(offset[0]), crosses.eq(offset == 7)]
-            with m.Case(2):
-                m.d.comb += [misaligned.eq(offset[:2].any()), crosses.eq(offset > 4)]
-            with m.Case(3):
-                m.d.comb += [misaligned.eq(offset.any()), crosses.eq(offset.any())]
+        crosses, misaligned = instruction.alignment.crosses, instruction.alignment.misaligned
         first_step = Mux(crosses, Mux(is_load, _Step.LOAD_LOW, _Step.PROBE_LOW), _Step.ONLY)
         m.d.comb += step.eq(Mux(self.start, first_step, step_register))
         high = (step == _Step.LOAD_HIGH) | (step == _Step.STORE_HIGH)
 
-        gva = Signal(64)
+        # The second word is never accessed in the first cycle.
+        gva, next_word = Signal(64), Signal(61)
+        m.d.sync += next_word.eq(instruction.address[3:] + 1)
         m.d.comb += gva.eq(instruction.address)
         with m.If(high):
-            m.d.comb += gva.eq(Cat(Const(0, 3), instruction.address[3:] + 1))
+            m.d.comb += gva.eq(Cat(Const(0, 3), next_word))
 
         # Store data: one rotation serves both words an access may touch, the masks tell them apart.
         saved, computed = Signal(64), Signal(64)
@@ -201,8 +223,13 @@ class LoadStoreUnit(wiring.Component):
         access_kind = Signal(Access)
         hit, translation = Signal(), Signal(Translation)
         m.d.sync += [hit.eq(self.translation.hit), translation.eq(self.translation.translation)]
-        with m.If((state == _State.INDEX) | ~self.next_valid):
-            m.d.comb += [query.gva.eq(gva), query.access.eq(access_kind)]
+        with m.If(self.held | ~self.next_valid):
+            m.d.comb += [
+                query.gva.eq(self.waiting.address),
+                query.access.eq(Mux(self.waiting.reads, Access.READ, Access.WRITE)),
+            ]
+            with m.If(state == _State.INDEX):
+                m.d.comb += [query.gva.eq(gva), query.access.eq(access_kind)]
         with m.Else():
             m.d.comb += [
                 query.gva.eq(self.next_address),
@@ -227,11 +254,7 @@ class LoadStoreUnit(wiring.Component):
                     Exception_.STORE_ADDRESS_MISALIGNED,
                 ),
             }[kind]
-            m.d.comb += [
-                self.done.eq(1),
-                self.fault.eq(1),
-                self.cause.eq(Mux(reads, load, store)),
-            ]
+            m.d.sync += [state.eq(_State.FAULT), self.cause.eq(Mux(reads, load, store))]
 
         def fail_translation(fault):
             with m.If(fault == Fault.PAGE):
@@ -306,6 +329,7 @@ class LoadStoreUnit(wiring.Component):
                     m.d.comb += [self.done.eq(1), self.stored.eq(~reads)]
 
         with m.If(self.start & atomic & misaligned):
+            m.d.sync += step_register.eq(step)
             fail("misaligned")
         with m.Elif(self.start & ~self.indexed):
             m.d.sync += [state.eq(_State.INDEX), step_register.eq(step)]
@@ -366,6 +390,8 @@ class LoadStoreUnit(wiring.Component):
                         fail("access")
                     with m.Else():
                         m.d.comb += [self.done.eq(1), self.stored.eq(~reads)]
+            with m.Case(_State.FAULT):
+                m.d.comb += [self.done.eq(1), self.fault.eq(1)]
 
         with m.If(self.done):
             m.d.sync += state.eq(_State.READY)

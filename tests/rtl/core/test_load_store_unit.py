@@ -66,6 +66,10 @@ async def carry_out(ctx, unit, name, size, address, data, at_once):
             "funct3": size,
             "funct5": funct5,
             "address": address,
+            "alignment": {
+                "misaligned": address % (1 << size) != 0,
+                "crosses": address % 8 + (1 << size) > 8,
+            },
             "data": data,
         },
     )
