@@ -9,6 +9,7 @@ from tests.proofs import (
     register_blocks,
     register_decoder,
     register_file,
+    translation,
 )
 
 __all__ = ["PROOFS"]
@@ -22,4 +23,5 @@ PROOFS = (
     *aligner.PROOFS,
     *divider.PROOFS,
     *permissions.PROOFS,
+    *translation.PROOFS,
 )

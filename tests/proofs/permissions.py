@@ -80,14 +80,10 @@ PROOFS = (
             Fault(
                 "S-mode fetches from user pages under SUM", "context.sum & ~fetch", "context.sum"
             ),
-            Fault("MXR without the page's X", "rights.mxr & context.mxr", "context.mxr"),
-            Fault("writes without D", "rights.a & (~write | rights.d)", "rights.a"),
-            Fault("A is ignored", "granted & rights.a &", "granted &"),
-            Fault(
-                "A and D count as denied",
-                "granted.eq(privileged & granted)",
-                "granted.eq(privileged & granted & rights.a)",
-            ),
+            Fault("MXR without the page's X", "eq(rights.a & rights.mxr)", "eq(rights.a)"),
+            Fault("writes without D", "rights.a & rights.d & rights.w", "rights.a & rights.w"),
+            Fault("A is ignored for fetches", "eq(rights.a & rights.x)", "eq(rights.x)"),
+            Fault("A counts as denied", "marked.a.eq(1)", "marked.a.eq(self.rights.a)"),
         ),
         depth=1,
         fault_depth=1,
