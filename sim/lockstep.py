@@ -18,9 +18,9 @@ from sim.disassembler import REGISTER_NAMES, disassemble
 from sim.errors import VmxlabError
 from sim.golden import Claim, Hart, InterruptRefused
 from sim.golden.csr_file import COUNTERS
-from sim.golden.events import EXIT_DUE, INJECTION_DUE
+from sim.golden.events import EXIT_DUE, INJECTION_DUE, PARK_DUE
 from sim.golden.vmx.virtual_time import machine_ticks
-from sw_vmm.machine import Event
+from sw_vmm.machine import Event, ParkRecord
 
 __all__ = ["Divergence", "Lockstep", "LockstepMachine"]
 
@@ -212,6 +212,8 @@ class Lockstep:
     def _missed(self):
         """What should have come first."""
         due = self.hart.due
+        if due == PARK_DUE:
+            return "the hart should have parked"
         if due == INJECTION_DUE:
             return _NOT_INJECTED
         if due >= EXIT_DUE:
@@ -270,6 +272,8 @@ class Lockstep:
         hart = self.hart
         if hart.pc != pc:
             return "another pc"
+        if hart.due == PARK_DUE:
+            return self._missed()
         if hart.due == INJECTION_DUE:
             hart.vmx.inject()
             return None if hart.trapped == (cause, value) else _NOT_INJECTED
@@ -353,6 +357,16 @@ class Lockstep:
             if value != mine:
                 name = CSR_BY_NUMBER[number].name
                 self._diverge(b"", 0, f"{name} is {value:#x}, not {mine:#x}")
+
+    def compare_park(self, park: ParkRecord) -> None:
+        """Compare the record of a park by a VM exit. Raises Divergence."""
+        vmx = self.hart.vmx
+        if vmx is None or not vmx.parked:
+            self._diverge(b"", 0, "it has parked by a VM exit that does not park")
+        for name, mine in vmx.park().items():
+            value = getattr(park, name)
+            if value != mine:
+                self._diverge(b"", 0, f"{name} of the park record is {value:#x}, not {mine:#x}")
 
     @staticmethod
     def comparable_csrs() -> list[int]:
@@ -496,6 +510,8 @@ class LockstepMachine:
         while True:
             event = machine.run(min(cycles, _SLICE))
             self.follow(machine.traced(_SLICE))
+            if event & Event.PARKED and machine.park.kind == ParkKind.VM_EXIT:
+                self.lockstep.compare_park(machine.park)
             cycles -= _SLICE
             if event != Event.BUDGET or cycles <= 0:
                 return event

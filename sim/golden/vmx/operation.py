@@ -16,7 +16,7 @@ from rtl.arch.vmx.exits import (
     InterruptionType,
 )
 from rtl.arch.vmx.fields import ActivityState
-from sim.golden.events import EXIT_DUE, INJECTION_DUE, InterruptRefused
+from sim.golden.events import EXIT_DUE, INJECTION_DUE, PARK_DUE, InterruptRefused
 from sim.golden.history import History, Space
 from sim.golden.memory_unit import MemoryUnit
 from sim.golden.translation import Stage
@@ -216,6 +216,8 @@ class VmxOperation:
         hart.pc = fields["host_pc"]
         hart.memory.reserved = None
         hart.switched()
+        if self.parked:
+            hart.due = PARK_DUE
 
     def park(self) -> Mapping[str, int]:
         """The park record of the latest exit, without counters and times."""
@@ -233,6 +235,7 @@ class VmxOperation:
         if status is not None:
             # It stops again, before the instruction at host_pc.
             self.parked = True
+            hart.due = PARK_DUE
 
     # What a guest's instruction meets.
 
@@ -268,13 +271,19 @@ class VmxOperation:
         """What is certain to come before the guest's next instruction, -1 for nothing."""
         if self._injection is not None:
             return INJECTION_DUE
-        if self.control("preemption_timer") and self._timer == 0:
+        if self._has_expired():
             return EXIT_DUE + ExitReason.PREEMPTION_TIMER
         if self._exiting(self.root_csr.known_pending()) >= 0:
             return EXIT_DUE + ExitReason.EXTERNAL_INTERRUPT
         if self._window_is_open():
             return EXIT_DUE + ExitReason.INTERRUPT_WINDOW
         return -1
+
+    def _has_expired(self):
+        """Whether the preemption timer must have: every instruction took a cycle."""
+        if not self.control("preemption_timer") or self._timer is None:
+            return False
+        return max(0, self.guest_csr.retired) >= self._timer
 
     def _exiting(self, pending):
         """The root interrupt that exits when root's mip is ``pending``; -1 for none."""

@@ -224,6 +224,18 @@ def test_it_exits_at_once_with_zero():
     assert world.read("exit_pc") == GUEST
 
 
+def test_it_cannot_be_later_than_the_instructions():
+    """Each takes a cycle; seen with the next change of what is due."""
+    world = World()
+    code = [encode("addi")] * 3 + [encode("csrrw", rs1=0, csr=number("mie"))]
+    for timer, due in ((5, -1), (3, EXIT_DUE + TIMER)):
+        world = World()
+        world.launch(code=code, execution_controls=controls("preemption_timer"),
+                     guest_preemption_timer=timer)  # fmt: skip
+        world.run(4)
+        assert world.hart.due == due
+
+
 def test_it_goes_before_other_exits():
     world = root_with(mip=2, mie=2)
     names = ["preemption_timer", "external_interrupt_exiting", "interrupt_window_exiting"]

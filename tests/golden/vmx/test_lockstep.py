@@ -6,10 +6,11 @@ are read, and that nothing in them goes unchecked.
 
 import pytest
 
-from rtl.arch.records import EXIT_BIT, RETIREMENT
+from rtl.arch.records import EXIT_BIT, RETIREMENT, ParkKind
 from rtl.arch.traps import Interrupt
 from rtl.arch.vmx.exits import INTERRUPTION, ExitReason, InterruptionType
 from sim.lockstep import Divergence, Lockstep
+from sw_vmm.machine import ParkRecord
 from tests.golden.vmx.traced import RAM_SIZE, START, trace
 from tests.golden.vmx.world import GUEST
 
@@ -20,10 +21,15 @@ EXITS = [
 ]
 
 
-def follow(records):
+def begun():
     lockstep = Lockstep(ram_size=RAM_SIZE, ram=TRACE.image, vmx=True)
     lockstep.hart.pc = START
     lockstep.hart.x[6], lockstep.hart.x[9] = GUEST + 0x3000, GUEST + 0x10000
+    return lockstep
+
+
+def follow(records):
+    lockstep = begun()
     lockstep.check(TRACE.bytes(records))
     return lockstep
 
@@ -143,6 +149,39 @@ def test_the_guests_time_must_follow_from_the_machines():
         if record["world"] and record["instruction"] >> 20 == 0xC01 and not record["trap"]
     )
     diverges(changed(n, value=5), n, "another value")
+
+
+def parked_at(n):
+    """Lockstep behind the exit that is record n, which parks."""
+    lockstep = begun()
+    lockstep.check(TRACE.bytes(TRACE.records[:n]))
+    lockstep.hart.vmx.park_exits = 1 << (DECODED[n]["value"] & 0x7F)
+    lockstep.check(TRACE.bytes(TRACE.records[n : n + 1]))
+    return lockstep
+
+
+@pytest.mark.parametrize("n", EXITS)
+def test_parking(n):
+    """The record is compared whole, and the hart does nothing after it."""
+    lockstep = parked_at(n)
+    park = ParkRecord(**lockstep.hart.vmx.park(), cycle=5, instret=6, time=7)
+    assert park.kind == ParkKind.VM_EXIT and park.pc == DECODED[n]["pc"]
+    lockstep.compare_park(park)
+    for name in lockstep.hart.vmx.park():
+        wrong = park._replace(**{name: getattr(park, name) ^ 1})
+        with pytest.raises(Divergence, match=name):
+            lockstep.compare_park(wrong)
+    with pytest.raises(Divergence, match="should have parked"):
+        lockstep.check(TRACE.bytes(TRACE.records[n + 1 :]))
+
+
+def test_it_parks_for_nothing_else():
+    lockstep = begun()
+    (first, *_) = EXITS
+    lockstep.check(TRACE.bytes(TRACE.records[: first + 1]))
+    park = ParkRecord(**lockstep.hart.vmx.park(), cycle=5, instret=6, time=7)
+    with pytest.raises(Divergence, match="does not park"):
+        lockstep.compare_park(park)
 
 
 def test_without_vmx_nothing_of_it_is_believed():
