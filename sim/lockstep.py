@@ -19,6 +19,7 @@ from sim.errors import VmxlabError
 from sim.golden import Claim, Hart, InterruptRefused
 from sim.golden.csr_file import COUNTERS
 from sim.golden.events import EXIT_DUE, INJECTION_DUE, PARK_DUE
+from sim.golden.vmx.instructions import perform
 from sim.golden.vmx.virtual_time import machine_ticks
 from sw_vmm.machine import Event, ParkRecord
 
@@ -322,6 +323,12 @@ class Lockstep:
             self.hart.memory.write_physical(hpa, data)
         elif hpa in _CLINT:
             self._platform.time_written()
+
+    def vmx(self, name: str, first: int = 0, second: int = 0) -> tuple[int | None, int | None]:
+        """A VMX instruction that the host has the parked hart execute: its status, and what rd
+        gets instead (``sim.golden.vmx.instructions.perform``).
+        """
+        return perform(self.hart.vmx, name, first, second)
 
     def compare_memory(self, ram: bytes | memoryview) -> None:
         """Compare all of RAM with the machine's, caches written back. Raises Divergence."""

@@ -43,6 +43,7 @@ class _Fences:
 
     def __init__(self, now: int):
         self.base = now  # the last fence of everything
+        self.unmarked = 0  # when translations were made last that left tables unmarked
         self.fences: list[_Fence] = []
         self.roots: list[tuple[int, int, int]] = []
 
@@ -143,6 +144,15 @@ class History:
     def drop_local(self, vpid: int) -> None:
         """All of a VPID but what is global (INVVPID)."""
         self._fence_vpid(vpid, gva=None, keeps_global=True)
+
+    def leave_unmarked(self) -> None:
+        """Reads of a guest's tables do not count as writes now."""
+        self._fences.unmarked = self.now + 1
+
+    @property
+    def unmarked(self) -> bool:
+        """Whether a translation may be left from when they did not."""
+        return self._fences.unmarked > self._fences.base
 
     def _fence_vpid(self, vpid, **more):
         self.now += 1

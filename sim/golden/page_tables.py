@@ -105,6 +105,8 @@ class PageTables:
 
     def _switch_guest(self, fetch):
         self._guest_walking = None
+        if not (fetch.update and fetch.stage.update):
+            self.history.leave_unmarked()
         if fetch.stage.update or (fetch.paged and fetch.update):
             walks = self._guest_walks.get(fetch)
             if walks is None:
@@ -283,7 +285,10 @@ class PageTables:
 
         def walks(*root):
             if context.stage:
-                return nested_outcomes(gva, access, context, entries, ept_entries, *root)
+                unmarked = self.history.unmarked
+                return nested_outcomes(
+                    gva, access, context, entries, ept_entries, *root, unmarked=unmarked
+                )
             return outcomes(gva, access, context, entries, *root)
 
         yield from walks()

@@ -70,10 +70,10 @@ class _Second(NamedTuple):
 class _Walk:
     """One walk in all its variants."""
 
-    def __init__(self, gva, access, context, guest, ept, only_global):
+    def __init__(self, gva, access, context, guest, ept, only_global, unmarked):
         self.gva, self.access, self.context = gva, access, context
         self.guest, self.ept = guest, ept
-        self.only_global = only_global
+        self.only_global, self.unmarked = only_global, unmarked
         stage: Stage = context.stage
         self.stage = stage
         self.root = (stage.root & ~_ROOT_TABLES) << PAGE_BITS
@@ -123,9 +123,10 @@ class _Walk:
                     # What a cache holds is not updated.
                     inside = (1 << PAGE_BITS + VPN_BITS * level) - 1
                     hpa = _PPN.extract(entry) << PAGE_BITS | gpa & inside
-                    if current:
-                        here = here.marked(place, entry, needed)
-                    yield _Second(here, hpa, needed, level)
+                    marked = here.marked(place, entry, needed) if current else here
+                    yield _Second(marked, hpa, needed, level)
+                    if self.unmarked and not final and needed != entry and entry & _A:
+                        yield _Second(here, hpa, entry, level)
 
     # The first stage.
 
@@ -199,10 +200,13 @@ def nested_outcomes(
     ept: EptEntries,
     root: int | None = None,
     only_global: bool = False,
+    *,
+    unmarked: bool = False,
 ) -> Iterator[Outcome]:
     """Every outcome of a walk under a context with a stage (see ``translation.outcomes``).
 
-    A ``gva`` that is paged is canonical.
+    A ``gva`` that is paged is canonical. ``unmarked``: it may be no walk, but a translation that is
+    left from when reads of tables did not count as writes.
     """
-    walk = _Walk(gva, access, context, guest, ept, only_global)
+    walk = _Walk(gva, access, context, guest, ept, only_global, unmarked)
     return walk.walk(context.root if root is None else root)

@@ -104,6 +104,7 @@ class VmxOperation:
         if result:
             return result
         hart, fields = self._hart, self.vmcs.fields
+        self.parked = False
         self.root_csr.retired += instruction
         # What called this counts it once more, in the guest by then.
         self.guest_csr.load(-int(instruction))
@@ -229,12 +230,10 @@ class VmxOperation:
         if rd:
             hart.x[rd] = value
         self.vmcs.fields["guest_pc"] = pc
-        self.parked = False
         status = self.enter(launch=False, instruction=False)
         self.root_csr.values["vmxstatus"] = status or 0
         if status is not None:
             # It stops again, before the instruction at host_pc.
-            self.parked = True
             hart.due = PARK_DUE
 
     # What a guest's instruction meets.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from rtl.arch.csrs import CSRS, MSTATUS, MSTATUS_CONSTANT
+from rtl.arch.instructions import COMPRESSED, INSTRUCTIONS, Format
 from rtl.arch.paging import PTE
 from rtl.arch.records import EXIT_BIT, PARK, ParkKind
 from rtl.arch.traps import Exception_, Interrupt, Privilege
@@ -302,6 +303,44 @@ def test_exceptions_by_the_bitmap(cause, privilege):
             world.hart.vmx.exception_exit(cause, value)
             assert world.read("exit_qualification") == value
             assert world.read("guest_mcause") == world.read("guest_scause") == 0
+
+
+MEMORY = {
+    name: row
+    for name, row in {**INSTRUCTIONS, **COMPRESSED}.items()
+    if (row.expansion or name).split(".")[0]
+    in ("lb", "lh", "lw", "ld", "lbu", "lhu", "lwu", "sb", "sh", "sw", "sd", "lr", "sc")
+    or name.startswith("amo")
+}
+_STACK, _SOURCE = 2, 15
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_source_registers_of_every_access(name):
+    """rs1 is the base, rs2 what is stored, and zero where nothing is."""
+    row = MEMORY[name]
+    expansion = row.expansion or name
+    loads = expansion.startswith("l")
+    if name in INSTRUCTIONS:
+        base = 14
+        word = encode(name, rs1=base, **({"rd": 13} if loads else {"rs2": _SOURCE}))
+    elif row.format in (Format.CI_LWSP, Format.CI_LDSP):
+        base, word = _STACK, row.match | 13 << 7
+    elif row.format in (Format.CSS_SWSP, Format.CSS_SDSP):
+        base, word = _STACK, row.match | _SOURCE << 2
+    else:
+        base, word = 14, row.match | 14 - 8 << 7 | _SOURCE - 8 << 2
+    world = World()
+    world.launch(code=[word], privilege=SUPERVISOR)
+    world.hart.x[base], world.hart.x[_SOURCE] = ABSENT, 0x77
+    world.run()
+    fields = world.hart.vmx.vmcs.fields
+    assert fields["exit_reason"] == REASON.EPT_VIOLATION
+    assert (fields["exit_rs1"], fields["exit_rs2"]) == (ABSENT, 0 if loads else 0x77)
+    assert fields["exit_instruction"] == word
+    assert fields["exit_instruction_length"] == (4 if name in INSTRUCTIONS else 2)
+    found = EPT_QUALIFICATION.decode(fields["exit_qualification"])
+    assert (found["read"], found["write"]) == (loads, not loads)
 
 
 @pytest.mark.parametrize("offset", [0xFFE, 0x1000])

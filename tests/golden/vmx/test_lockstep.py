@@ -9,6 +9,7 @@ import pytest
 from rtl.arch.records import EXIT_BIT, RETIREMENT, ParkKind
 from rtl.arch.traps import Interrupt
 from rtl.arch.vmx.exits import INTERRUPTION, ExitReason, InterruptionType
+from rtl.arch.vmx.fields import VMCS_FIELDS
 from sim.lockstep import Divergence, Lockstep
 from sw_vmm.machine import ParkRecord
 from tests.golden.vmx.traced import RAM_SIZE, START, trace
@@ -173,6 +174,24 @@ def test_parking(n):
             lockstep.compare_park(wrong)
     with pytest.raises(Divergence, match="should have parked"):
         lockstep.check(TRACE.bytes(TRACE.records[n + 1 :]))
+
+
+def test_the_host_goes_on_by_itself():
+    """Instead of the program's own instructions at host_pc."""
+    (n, *_) = EXITS
+    lockstep = parked_at(n)
+    hart = lockstep.hart
+    number = VMCS_FIELDS["exit_reason"].number
+    assert lockstep.vmx("vmread", number) == (0, DECODED[n]["value"] & 0x7F)
+    assert lockstep.vmx("vmwrite", number, 1) == (13, None)
+    retired = hart.csr.retired
+    hart.vmx.resume(DECODED[n]["pc"] + 4, rd=8, value=3)
+    assert hart.x[8] == 3 and hart.vmx.root_csr.retired == retired
+    # In the guest it goes on as the trace does behind the program's VMRESUME.
+    after = next(k for k in range(n + 1, len(DECODED)) if DECODED[k]["world"])
+    later = next(k for k in EXITS if k > n)
+    lockstep.check(TRACE.bytes(TRACE.records[after : later + 1]))
+    assert lockstep.checked == n + 1 + later + 1 - after
 
 
 def test_it_parks_for_nothing_else():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rtl.arch.csrs import MENVCFG
 from rtl.arch.paging import PTE
 from rtl.arch.traps import Privilege
 from rtl.arch.vmx.exits import ExitReason
@@ -375,3 +376,20 @@ def test_a_stale_right_may_be_used():
         guest.step()
         assert guest.hart.world == old
         assert guest.get(guest.hpa(OLD)) == (0x55 if old else OLD)
+
+
+@pytest.mark.parametrize("fence", [False, True])
+def test_a_translation_from_before_reads_of_tables_were_writes(fence):
+    """Under it nothing marks the tables' pages; a walk does."""
+    guest = Guest()
+    page = GUEST_TABLES + 0x2000
+    entry = guest.map(page, guest.hpa(page), d=0)
+    guest.root("invept", InveptType.ALL_CONTEXTS)
+    assert guest.page_read(OLD) == OLD
+    guest.exit()
+    guest.resume(eptp=World.eptp(ad=1), guest_menvcfg=MENVCFG.encode(adue=1))
+    if fence:
+        guest.sfence()
+    assert guest.page_read(OLD) == OLD
+    dirty = {bool(value & PTE["d"].mask) for value in guest.hart.memory.tables.values(entry)}
+    assert dirty == ({True} if fence else {False, True})
