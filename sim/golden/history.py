@@ -199,7 +199,7 @@ class History:
             fenced = self._ept_base.get(ept, self.now)
             for time, page in self._ept_fences.get(ept, ()):
                 if page == gpa >> PAGE_BITS:
-                    fenced = time
+                    fenced = max(fenced, time)
             for time, value in values:
                 if time > fenced:
                     yield value

@@ -3,6 +3,7 @@
 import pytest
 
 from rtl.arch.csrs import CSRS
+from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.records import EXIT_BIT
 from rtl.arch.traps import Exception_, Privilege
 from rtl.arch.vmx.capability import VMX_CSRS
@@ -135,6 +136,7 @@ FAILURES = [
             EPTP["mode"].insert(World.eptp(), 9),
             World.eptp(EPT_ROOT + 0x1000),
             World.eptp(RAM - 0x4000),
+            World.eptp(MEMORY_MAP["ram"].end),
         )
     ),
     *(
@@ -190,6 +192,7 @@ def test_without_a_current_vmcs(name):
     ("name", "first", "second"),
     [
         *(("invept", kind, World.eptp()) for kind in InveptType),
+        ("invept", InveptType.SINGLE_CONTEXT, World.eptp(MEMORY_MAP["ram"].end - 0x4000)),
         ("invept", InveptType.ALL_CONTEXTS, (1 << 64) - 1),
         *(("invvpid", INVVPID_OPERAND.encode(vpid=1, type=kind), 0) for kind in InvvpidType),
         ("invvpid", INVVPID_OPERAND.encode(type=InvvpidType.ALL_CONTEXTS), 1 << 63),

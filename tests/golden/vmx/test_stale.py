@@ -45,10 +45,6 @@ class Guest(World):
         self.map_all(OTHER_EPT_ROOT)
         self.map_guest(CODE, GUEST)
         self.leaf = self.map_guest(GVA, OLD, **flags)
-        # A second root shows the new page.
-        for index in (0, 1):
-            entry = self.get(self.hpa(GUEST_TABLES) + 8 * index)
-            self.put(self.hpa(SECOND_ROOT) + 8 * index, entry)
         self.hart.x[6] = GVA
         names = ["enable_vpid"] if vpid else []
         self.write(execution_controls=controls("preemption_timer", *names), vpid=vpid)
@@ -238,18 +234,18 @@ def test_no_translation_of_root():
     assert guest.may_be_old()
 
 
-@pytest.mark.parametrize("by_host", [False, True])
-def test_an_older_root(by_host):
-    """A write of satp, or of guest_satp, leaves what is tagged with the ASID."""
-    guest = Guest()
-    other = GUEST_TABLES + 0x6000
-    guest.put(guest.hpa(SECOND_ROOT), PTE.encode(v=1, ppn=other >> 12))
-    new_last = GUEST_TABLES + 0x7000
-    guest.put(guest.hpa(other), PTE.encode(v=1, ppn=new_last >> 12))
+def second_root(guest):
+    """Tables below SECOND_ROOT that show the code and the new page."""
+    middle, last = GUEST_TABLES + 0x6000, GUEST_TABLES + 0x7000
+    guest.put(guest.hpa(SECOND_ROOT), PTE.encode(v=1, ppn=middle >> 12))
+    guest.put(guest.hpa(middle), PTE.encode(v=1, ppn=last >> 12))
     for page, gpa in ((0, GUEST), (GVA >> 12, NEW)):
-        guest.put(guest.hpa(new_last) + 8 * (page & 511),
-                  PTE.encode(v=1, r=1, w=1, x=1, a=1, d=1, ppn=gpa >> 12))  # fmt: skip
-    satp = guest.satp(ASID, SECOND_ROOT)
+        leaf = PTE.encode(v=1, r=1, w=1, x=1, a=1, d=1, ppn=gpa >> 12)
+        guest.put(guest.hpa(last) + 8 * (page & 511), leaf)
+
+
+def change_root(guest, asid, *, by_host):
+    satp = guest.satp(asid, SECOND_ROOT)
     if by_host:
         guest.exit()
         guest.resume(guest_satp=satp)
@@ -259,10 +255,32 @@ def test_an_older_root(by_host):
         guest.hart.memory.fence_i()
         guest.hart.pc = CODE
         assert guest.step() is None
+
+
+@pytest.mark.parametrize("by_host", [False, True])
+def test_an_older_root(by_host):
+    """A write of satp, or of guest_satp, leaves what is tagged with the ASID."""
+    guest = Guest()
+    second_root(guest)
+    change_root(guest, ASID, by_host=by_host)
     assert guest.may_be_old()
     guest.sfence(asid=OTHER_ASID)
     assert guest.may_be_old()
     guest.sfence(asid=ASID)
+    assert not guest.may_be_old()
+
+
+@pytest.mark.parametrize("by_host", [False, True])
+@pytest.mark.parametrize("flags", [{}, GLOBAL])
+def test_an_older_root_of_another_asid(flags, by_host):
+    """Only what is global is left of it."""
+    guest = Guest(**flags)
+    second_root(guest)
+    change_root(guest, OTHER_ASID, by_host=by_host)
+    assert guest.may_be_old() == bool(flags)
+    invvpid(LOCAL)(guest)
+    assert guest.may_be_old() == bool(flags)
+    guest.sfence()
     assert not guest.may_be_old()
 
 
@@ -347,6 +365,21 @@ def test_a_violation_drops_what_was_cached_for_its_access():
     assert not guest.may_be_old()
     # gpa to hpa is dropped for the page, by whatever gva.
     guest.hart.x[6] = OTHER_GVA
+    assert not guest.may_be_old()
+
+
+def test_invept_after_a_violation_ends_more():
+    """The later of both counts."""
+    guest = Guest()
+    guest.map(OLD, guest.hpa(OLD), w=0)
+    guest.code(guest.hpa(GUEST), encode("sd", rs1=6, rs2=7))
+    guest.hart.memory.fence_i()
+    guest.hart.pc = CODE
+    guest.step()
+    assert guest.hart.world == 0
+    guest.change_ept()
+    assert guest.vmx("invept", InveptType.ALL_CONTEXTS) == 0
+    guest.resume()
     assert not guest.may_be_old()
 
 
