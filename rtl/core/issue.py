@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.arch.instructions import RS1, RS2
 from rtl.core.decode import Decoder, Unit
+from rtl.core.direct_target import DirectTarget
 from rtl.core.expand import Expander
 from rtl.core.frontend.aligner import FetchedInstruction
 from rtl.core.frontend.fetch import Redirect
@@ -107,6 +108,7 @@ class IssueStage(wiring.Component):
         m = Module()
         m.submodules.expander = expander = Expander()
         m.submodules.decoder = decoder = Decoder(bit_manipulation=self._bit_manipulation)
+        m.submodules.direct = direct = DirectTarget()
         fetched, issued = self.i.payload, self.o.payload
         m.d.comb += [
             expander.compressed.eq(fetched.bits[:16]),
@@ -134,7 +136,8 @@ class IssueStage(wiring.Component):
                 | (decoder.unit == Unit.MULTIPLY)
                 | (decoder.unit == Unit.COUNT)
             ),
-            issued.target.eq(fetched.pc + decoder.immediate),
+            direct.bits.eq(fetched.bits),
+            issued.target.eq(fetched.pc + direct.offset),
         ]
         with m.If(fetched.fault == Fault.NONE):
             m.d.comb += [issued.unit.eq(decoder.unit), issued.rd.eq(decoder.rd)]
@@ -189,15 +192,13 @@ class IssueStage(wiring.Component):
         with m.Else():
             m.d.comb += issued.kind.eq(BranchKind.JUMP)
 
-        is_branch = decoder.unit == Unit.BRANCH
-        backward = decoder.immediate < 0
         known = fetched.prediction
         guessed = Signal()
         m.d.comb += [
             guessed.eq(
                 ~known.known
                 & (fetched.fault == Fault.NONE)
-                & ((decoder.unit == Unit.JUMP) | (is_branch & backward))
+                & (direct.jumps | (direct.branches & (direct.offset < 0)))
             ),
             issued.prediction.eq(known),
             self.o.valid.eq(self.i.valid & ~self.kill & ~Cat(stalls).any()),
