@@ -282,6 +282,19 @@ def test_what_is_left_is_saved_when_asked(reason):
         assert world.read("guest_preemption_timer") == wanted
 
 
+def test_what_is_left_need_not_be_read():
+    """The guest goes on with it, and only the machine knows when it expires."""
+    world = World()
+    world.launch(code=[vmx_word("vmcall")], execution_controls=controls("preemption_timer"),
+                 guest_preemption_timer=100, **SAVE)  # fmt: skip
+    world.run()
+    world.resume()
+    assert world.hart.due == -1
+    world.run()
+    world.outside.counters["guest_preemption_timer"] = 1 << 40
+    assert world.read("guest_preemption_timer") == 1 << 40
+
+
 def test_nothing_is_left_when_it_expired():
     world = World()
     world.outside.counters["guest_preemption_timer"] = 5

@@ -212,6 +212,19 @@ def test_no_translation_of_another_vpid_or_ept(fields):
     assert guest.may_be_old()
 
 
+@pytest.mark.parametrize("vpid", [VPID, OTHER_VPID])
+def test_sfence_vma_is_for_every_ept_of_the_vpid(vpid):
+    guest = Guest()
+    guest.change_leaf()
+    guest.exit()
+    before = guest.fields("vpid", "eptp")
+    guest.resume(vpid=vpid, eptp=World.eptp(OTHER_EPT_ROOT))
+    guest.sfence()
+    guest.exit()
+    guest.resume(**before)
+    assert guest.may_be_old() == (vpid != VPID)
+
+
 def test_no_translation_of_another_ept_for_the_page():
     guest = Guest()
     guest.change_ept()
