@@ -42,6 +42,8 @@ _VERILATOR_FLAGS = (
     "fast",
     "--noassert",
     "--no-timing",
+    # Putting a table's index together takes longer than what the table is for: 5 %.
+    "-fno-table",
     # What Amaranth and Yosys write is full of unused bits and shared declarations.
     "-Wno-lint",
     "-Wno-style",
