@@ -48,7 +48,7 @@ class EptFault(data.Struct):
 
     ``page_table``: what was refused is an access to a page table of the guest, and ``gpa`` is
     that of its entry. ``readable``, ``writable`` and ``executable`` are those of the EPT's leaf,
-    0 without one.
+    0 without one. ``level`` is that of the EPT's entry at which the walk ended.
     """
 
     gpa: 64
@@ -57,6 +57,7 @@ class EptFault(data.Struct):
     readable: 1
     writable: 1
     executable: 1
+    level: range(paging.LEVELS)
 
 
 class TranslationContext(data.Struct):

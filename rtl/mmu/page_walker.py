@@ -59,7 +59,8 @@ class PageWalker(wiring.Component):
         A paged query of a canonical address, or one with an EPT; taken when no walk is under way.
     o_fault : Out(stream.Signature(Fault))
         Answers each query once. PAGE and ACCESS as the Privileged Architecture says; ACCESS also
-        for entries outside RAM, which are never read, and for bus errors.
+        for entries outside RAM, which are never read, and for bus errors: those of an EPT are
+        misconfigured.
     ept_fault : Out(EptFault)
         About the last EPT_* fault, from its offer to the next walk's.
     refill : Out(Refill)
@@ -115,6 +116,7 @@ class PageWalker(wiring.Component):
         # The guest's leaf, whether it has to be updated, and what the EPT allows with its page.
         leaf, leaf_frame = Signal(Pte), Signal(_FRAME_BITS)
         update_leaf, table_rights = Signal(), Signal(_EPT_RIGHTS)
+        table_level = Signal(range(LEVELS))
         # What came out.
         frame, size = Signal(_FRAME_BITS), Signal(range(LEVELS))
         rights = Signal(_EPT_RIGHTS)
@@ -189,7 +191,7 @@ class PageWalker(wiring.Component):
                 m.d.sync += fault.eq(kind)
                 m.next = "ANSWER"
 
-        def refuse(kind, leaf=None, access=ept_access):
+        def refuse(kind, leaf=None, access=ept_access, at=ept_level):
             """An EPT_* fault, because of a leaf of the EPT or for the lack of one."""
             m.d.sync += [
                 self.ept_fault.gpa.eq(
@@ -200,6 +202,7 @@ class PageWalker(wiring.Component):
                 self.ept_fault.readable.eq(0 if leaf is None else leaf.r),
                 self.ept_fault.writable.eq(0 if leaf is None else leaf.w),
                 self.ept_fault.executable.eq(0 if leaf is None else leaf.x),
+                self.ept_fault.level.eq(at),
             ]
             with m.If(purpose == _Target.TABLE):
                 m.d.sync += [
@@ -262,7 +265,7 @@ class PageWalker(wiring.Component):
                     Cat(target[LEVELS * VPN_BITS : PAGE_NUMBER_BITS], context.ept_root[2:])
                 )
                 with m.If(beyond):
-                    refuse(Fault.EPT_VIOLATION)
+                    refuse(Fault.EPT_VIOLATION, at=LEVELS - 1)
                 with m.Elif(
                     (purpose == _Target.TABLE)
                     & remember
@@ -287,6 +290,8 @@ class PageWalker(wiring.Component):
                     m.d.comb += request.valid.eq(1)
                     with m.If(request.ready):
                         m.next = "RESPONSE"
+                with m.Elif(second):
+                    refuse(Fault.EPT_MISCONFIGURATION)
                 with m.Else():
                     fail(Fault.ACCESS)
 
@@ -294,8 +299,10 @@ class PageWalker(wiring.Component):
                 m.d.comb += response.ready.eq(1)
                 m.d.sync += pte.eq(response.p.data)
                 with m.If(response.valid):
-                    with m.If(stale | response.p.error):
+                    with m.If(stale | (response.p.error & ~second)):
                         fail(Fault.ACCESS)
+                    with m.Elif(response.p.error):
+                        refuse(Fault.EPT_MISCONFIGURATION)
                     with m.Elif(second):
                         m.next = "CHECK_EPT"
                     with m.Else():
@@ -364,7 +371,11 @@ class PageWalker(wiring.Component):
                     m.d.comb += nested.fill.eq(
                         ~stale & ~frame[BUS_ADDRESS_BITS - PAGE_BITS :].any()
                     )
-                    m.d.sync += [pte_frame.eq(frame), table_rights.eq(rights)]
+                    m.d.sync += [
+                        pte_frame.eq(frame),
+                        table_rights.eq(rights),
+                        table_level.eq(ept_level),
+                    ]
                     m.next = "FETCH"
                 with m.Elif(~update_leaf):
                     m.next = "REFILL"
@@ -377,7 +388,7 @@ class PageWalker(wiring.Component):
 
             with m.State("READ_ONLY"):
                 # The guest's leaf has to be updated, and the EPT does not let it.
-                refuse(Fault.EPT_VIOLATION, table_rights, Access.WRITE)
+                refuse(Fault.EPT_VIOLATION, table_rights, Access.WRITE, table_level)
 
             with m.State("UPDATE"):
                 dirty = Mux(second, ept_access == Access.WRITE, write)

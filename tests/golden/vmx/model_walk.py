@@ -59,5 +59,5 @@ def translate(memory, query):
             leaf = PTE.decode(refusal.leaf)
             kind = reference.EptViolation if refusal.violation else reference.EptMisconfiguration
             rights = tuple(leaf[name] for name in "rwx")
-            raise kind("", refusal.gpa, refusal.access, not refusal.final, rights)
+            raise kind("", refusal.gpa, refusal.access, not refusal.final, rights, refusal.level)
     return reference.Mapping(outcome.physical >> 12, 0, 0, False, {})

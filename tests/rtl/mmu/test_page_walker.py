@@ -190,7 +190,8 @@ TABLES_WRITTEN = [
 @pytest.mark.parametrize("widened", [False, True])
 def test_when_guests_tables_are_written(marked, adue, ept_ad, rights, refused, widened):
     guest = Guest(random.Random(3), ept_levels=(0,))
-    guest.map(0x1000, guest.place(0x80400), a=marked, d=marked)
+    # The page is larger there than its tables, so that their levels are not taken for each other.
+    guest.map(0x1000, guest.place(0x80400, level=1), a=marked, d=marked)
     # The page of the last table, in the EPT.
     frame = max(guest.tables.values())
     (slot,) = [
@@ -221,6 +222,7 @@ def test_when_guests_tables_are_written(marked, adue, ept_ad, rights, refused, w
             assert about.page_table
             assert about.access.value == refused
             assert about.gpa == table_gpa * 4096 + 8
+            assert about.level == 0
             now = PTE.decode(memory.words[slot])
             assert (about.readable, about.writable) == (now["r"], now["w"])
 

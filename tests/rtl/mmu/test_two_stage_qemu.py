@@ -221,7 +221,7 @@ def check(x, query, memory, values, translate=reference.translate):
     try:
         mapping = translate(memory, query)
     except reference.EptFault as fault:
-        gpa, _, page_table, _ = fault.about
+        gpa, _, page_table, *_ = fault.about
         cause = GUEST_PAGE_FAULTS[Access.READ if page_table else access]
         assert (x[CAUSE], x[TVAL], x[TVAL2]) == (cause, query["gva"], gpa >> 2), query
         assert (x[TINST] == PSEUDO_READ) == page_table

@@ -18,19 +18,13 @@ A, D = 1 << 6, 1 << 7
 
 
 class EptFault(Exception):
-    """The second stage refused: at ``gpa``, this access, to a guest's page table or not."""
+    """The second stage refused: at ``gpa``, this access, to a guest's page table or not, by the rights
+    of its leaf or for the lack of one, at this level.
+    """
 
-    def __init__(self, why, gpa, access, page_table, rights=(0, 0, 0)):
+    def __init__(self, why, gpa, access, page_table, rights=(0, 0, 0), level=LEVELS - 1):
         super().__init__(why)
-        self.about = (gpa, access, page_table, rights)
-
-
-class EptAccessFault(AccessFault):
-    """An entry of the EPT is not in RAM; docs/isa/vmx.md calls that a misconfiguration."""
-
-    def __init__(self, about):
-        super().__init__("an EPT entry that is not in RAM")
-        self.about = about
+        self.about = (gpa, access, page_table, rights, level)
 
 
 class EptViolation(EptFault):
@@ -38,7 +32,7 @@ class EptViolation(EptFault):
 
 
 class EptMisconfiguration(EptFault):
-    """An entry that cannot be."""
+    """An entry that cannot be, or is not in RAM (docs/isa/vmx.md#ept)."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +60,9 @@ def second_stage(memory, context, gpa, access, page_table):
 
     def fault(kind, why, pte=None):
         rights = (pte["r"], pte["w"], pte["x"]) if pte else (0, 0, 0)
-        return kind(why, gpa, access, page_table, rights)
+        return kind(why, gpa, access, page_table, rights, i)
 
+    i = LEVELS - 1
     if gpa >> 41:
         raise fault(EptViolation, "address bits above 41 must be zero")
     a = (context["ept_root"] & ~3) * PAGESIZE
@@ -77,7 +72,7 @@ def second_stage(memory, context, gpa, access, page_table):
         try:
             word = _entry(memory, address)
         except AccessFault:
-            raise EptAccessFault((gpa, access, page_table, (0, 0, 0))) from None
+            raise fault(EptMisconfiguration, "not in RAM") from None
         pte = PTE.decode(word)
         if not pte["v"]:
             raise fault(EptViolation, "not present")
@@ -121,7 +116,7 @@ def translate(memory, query):
         if context["ept"]:
             written = context["adue"] and context["ept_ad"]
             implicit = Access.WRITE if written else Access.READ
-            address, _, table = second_stage(memory, context, gpa, implicit, True)
+            address, table_size, table = second_stage(memory, context, gpa, implicit, True)
         word = _entry(memory, address)
         pte = PTE.decode(word)
         if not pte["v"] or (not pte["r"] and pte["w"]) or word & PTE_RESERVED:
@@ -148,7 +143,9 @@ def translate(memory, query):
     if update:
         if not (table["w"] and table["d"]):
             rights = tuple(table[k] for k in "rwx")
-            raise EptViolation("the table cannot be written", gpa, Access.WRITE, True, rights)
+            level = (table_size // PAGESIZE).bit_length() // 9
+            why = "the table cannot be written"
+            raise EptViolation(why, gpa, Access.WRITE, True, rights, level)
         bits = A | D * (access == Access.WRITE)
         memory.update(address, word, bits)
         pte = PTE.decode(word | bits)

@@ -60,7 +60,6 @@ class Memory:
 FAULTS = {
     reference.PageFault: Fault.PAGE,
     reference.AccessFault: Fault.ACCESS,
-    reference.EptAccessFault: Fault.ACCESS,
     reference.EptViolation: Fault.EPT_VIOLATION,
     reference.EptMisconfiguration: Fault.EPT_MISCONFIGURATION,
 }
@@ -110,7 +109,8 @@ def check_entry(entry, mapping, query):
 
 
 def check_ept_fault(details, about):
-    gpa, access, page_table, rights = about
+    gpa, access, page_table, rights, level = about
+    assert details.level == level
     assert (details.gpa, details.access.value, details.page_table) == (gpa, access, page_table)
     assert (details.readable, details.writable, details.executable) == rights
 
