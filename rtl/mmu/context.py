@@ -3,6 +3,7 @@
 from amaranth.lib import data, enum
 
 from rtl.arch import paging, traps
+from rtl.arch.vmx.ept import EPT_TAG_BITS
 from rtl.lib.layouts import enum_of
 
 __all__ = [
@@ -72,7 +73,7 @@ class TranslationContext(data.Struct):
     hart: 4
     world: World
     vpid: 16
-    ept_tag: 2
+    ept_tag: EPT_TAG_BITS
     asid: 16
     privilege: Privilege
     sum: 1
@@ -120,4 +121,4 @@ class Invalidation(data.Struct):
     any_vpid: 1
     keep_global: 1
     match_ept: 1
-    ept_tag: 2
+    ept_tag: EPT_TAG_BITS

@@ -5,7 +5,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import LEVELS, PAGE_BITS
-from rtl.arch.vmx.ept import EPT_GPA_BITS
+from rtl.arch.vmx.ept import EPT_GPA_BITS, EPT_TAG_BITS
 from rtl.mmu.context import Fault, Translation, TranslationQuery, World
 from rtl.mmu.permissions import PageRights
 
@@ -53,7 +53,7 @@ class AddressSpace(data.Struct):
 
     world: World
     vpid: 16
-    ept_tag: 2
+    ept_tag: EPT_TAG_BITS
     asid: 16
     paged: 1
 

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import LEVELS, PAGE_BITS
+from rtl.arch.vmx.ept import EPT_TAG_BITS
 from rtl.lib.apart import apart, set_apart
 from rtl.mmu.context import Invalidation, TranslationQuery, World
 from rtl.mmu.ports import PAGE_NUMBER_BITS, TlbTag
@@ -129,7 +130,7 @@ class NestedEntry(data.Struct):
     """
 
     world: World
-    ept_tag: 2
+    ept_tag: EPT_TAG_BITS
     gpa_frame: PAGE_NUMBER_BITS
     frame: BUS_ADDRESS_BITS - PAGE_BITS
     writable: 1
@@ -162,7 +163,7 @@ class NestedCache(wiring.Component):
         super().__init__(
             {
                 "world": In(World),
-                "ept_tag": In(2),
+                "ept_tag": In(EPT_TAG_BITS),
                 "gpa_frame": In(PAGE_NUMBER_BITS),
                 "hit": Out(1),
                 "frame": Out(BUS_ADDRESS_BITS - PAGE_BITS),

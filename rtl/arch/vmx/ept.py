@@ -7,7 +7,7 @@ from enum import IntEnum
 from rtl.arch.layout import Field, Layout
 from rtl.arch.paging import LEVELS, PAGE_BITS, VPN_BITS
 
-__all__ = ["EPTP", "EPT_GPA_BITS", "EPT_ROOT_BITS", "EPT_TAGS", "EptMode"]
+__all__ = ["EPTP", "EPT_GPA_BITS", "EPT_ROOT_BITS", "EPT_TAGS", "EPT_TAG_BITS", "EptMode"]
 
 #: The index into the root table is two bits wider than into the others.
 _ROOT_EXTRA = 2
@@ -15,8 +15,10 @@ _ROOT_EXTRA = 2
 EPT_GPA_BITS = PAGE_BITS + LEVELS * VPN_BITS + _ROOT_EXTRA
 #: The root table is this many bytes' logarithm, and aligned to that: 16 KiB.
 EPT_ROOT_BITS = PAGE_BITS + _ROOT_EXTRA
+#: Translations name the EPT they came from by a tag of this many bits.
+EPT_TAG_BITS = 2
 #: EPTs whose translations the hart can hold at a time.
-EPT_TAGS = 4
+EPT_TAGS = 1 << EPT_TAG_BITS
 
 
 class EptMode(IntEnum):
