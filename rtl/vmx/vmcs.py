@@ -1,5 +1,8 @@
 """The current VMCS on the hart, and its way from and to memory (docs/isa/vmx.md#vmptrld)."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.memory import Memory
@@ -8,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 from rtl.arch.memory_map import BUS_ADDRESS_BITS, MEMORY_MAP
 from rtl.arch.vmx import instructions
 from rtl.arch.vmx.fields import (
+    GUEST_CSRS,
     VMCS_FIELD_BY_NUMBER,
     VMCS_FIELDS,
     VMCS_HEADER,
@@ -36,6 +40,8 @@ _Header = struct_of(VMCS_HEADER)
 _NUMBERS = sorted(VMCS_FIELD_BY_NUMBER)
 _NUMBER_BITS = max(_NUMBERS).bit_length()
 _ERROR = VMCS_FIELDS["instruction_error"].number
+#: Fields whose value the guest changes in its own CSRs.
+_GUEST_CSRS = [VMCS_FIELDS[f"guest_{name}"].number for name in GUEST_CSRS]
 _RAM = MEMORY_MAP["ram"]
 
 
@@ -87,6 +93,10 @@ class _State(enum.Enum, shape=4):
     ANSWER = 9
 
 
+def _any_of(values):
+    return reduce(or_, values)
+
+
 class Vmcs(wiring.Component):
     """Hold the fields of the current VMCS; read it from memory, write what has changed back.
 
@@ -101,16 +111,18 @@ class Vmcs(wiring.Component):
         Reads of a load are requested as fast as the port takes them.
     written : Out(FieldWrite)
         Every field that gets a value by VMWRITE or VMPTRLD, for whoever keeps a copy.
-    live_number : Out(9)
-        The field asked for; in the same cycle ``live`` says whether it is kept elsewhere, and
-        ``live_value`` what it holds there. Its reserved bits are kept here.
+    guest_number, guest_value : Out(9), In(64)
+        The field asked for; in the next cycle, if it is a guest CSR's, what that CSR holds. From
+        ``entered`` until it is written the field is what the CSR is, but for its reserved bits.
     on : Out(1)
         In VMX operation.
     pointer, current : Out(32), Out(1)
         Whether there is a current VMCS, and where its region is.
-    launched, set_launched : Out(1), In(1)
-        The launch state of the current VMCS. Strobed in no cycle in which a command is carried
-        out.
+    launched : Out(1)
+        The launch state of the current VMCS.
+    entered : In(1)
+        The guest is entered, which makes the VMCS launched. Strobed in no cycle in which a command
+        is carried out.
     """
 
     command: In(stream.Signature(VmcsCommand))
@@ -118,14 +130,13 @@ class Vmcs(wiring.Component):
     information: In(stream.Signature(InformationWrite))
     memory: Out(SnoopPort())
     written: Out(FieldWrite)
-    live_number: Out(VMCS_NUMBER_BITS)
-    live: In(1)
-    live_value: In(64)
+    guest_number: Out(VMCS_NUMBER_BITS)
+    guest_value: In(64)
     on: Out(1)
     pointer: Out(BUS_ADDRESS_BITS)
     current: Out(1)
     launched: Out(1)
-    set_launched: In(1)
+    entered: In(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -133,7 +144,8 @@ class Vmcs(wiring.Component):
         self._command = command = Signal(VmcsCommand)
         self._result = Signal(VmcsAnswer)
         self._error = Signal(_ERROR_BITS)
-        self._dirty = Signal(1 << _NUMBER_BITS)
+        # By the place of a field in ``_NUMBERS``: memory is behind; the CSR is what counts.
+        self._dirty, self._live = Signal(len(_NUMBERS)), Signal(len(_NUMBERS))
         self._changed = Signal()  # the launch state
         self._store(m)
 
@@ -174,16 +186,25 @@ class Vmcs(wiring.Component):
                 ]
                 with m.If(self.answer.ready):
                     m.d.sync += state.eq(_State.IDLE)
-        with m.If(self.set_launched & ~self.launched):
-            m.d.sync += [self.launched.eq(1), self._changed.eq(1)]
+        with m.If(self.entered):
+            m.d.sync += [
+                self.launched.eq(1),
+                self._changed.eq(self._changed | ~self.launched),
+                self._live.eq(sum(1 << _NUMBERS.index(number) for number in _GUEST_CSRS)),
+            ]
         return m
 
     def _store(self, m):
         """The fields, one read and one write per cycle."""
         m.submodules.fields = fields = Memory(shape=64, depth=1 << _NUMBER_BITS, init=[])
         self._read, self._write = fields.read_port(), fields.write_port()
-        #: The field that is read, or was read in the last cycle; and its place in the table.
-        self._number, self._index = Signal(_NUMBER_BITS), Signal(range(len(_NUMBERS) + 1))
+        #: The field that was read in the last cycle, and whether its CSR is what counts.
+        self._number, self._is_live = Signal(_NUMBER_BITS), Signal()
+        self._is_dirty = Signal()
+        self._index = Signal(range(len(_NUMBERS) + 1))
+        #: What may have to be written back: fields left, the next, whether one has been read.
+        self._left = Signal(len(_NUMBERS))
+        self._next, self._next_valid, self._held = Signal(_NUMBER_BITS), Signal(), Signal()
         self._table = Array(Const(number, _NUMBER_BITS) for number in _NUMBERS)
         reserved = Signal(64)
         with m.Switch(self._number):
@@ -191,13 +212,24 @@ class Vmcs(wiring.Component):
                 if field.reserved:
                     with m.Case(number):
                         m.d.comb += reserved.eq(field.reserved)
-        # What the field holds now, a cycle after it was asked for.
+        # What the field holds, a cycle after it was asked for.
         self._value = Signal(64)
         kept = self._read.data
         m.d.comb += [
-            self.live_number.eq(self._number),
-            self._value.eq(Mux(self.live, self.live_value & ~reserved | kept & reserved, kept)),
+            self.guest_number.eq(self._read.addr),
+            self._value.eq(
+                Mux(self._is_live, self.guest_value & ~reserved | kept & reserved, kept)
+            ),
         ]
+        m.d.sync += [self._number.eq(self._read.addr), self._is_live.eq(0), self._is_dirty.eq(0)]
+        self._mark = Signal()
+        for place, number in enumerate(_NUMBERS):
+            with m.If(self._read.addr == number):
+                m.d.sync += self._is_dirty.eq(self._dirty[place])
+                if number in _GUEST_CSRS:
+                    m.d.sync += self._is_live.eq(self._live[place])
+            with m.If(self._write.en & (self._write.addr == number)):
+                m.d.sync += [self._dirty[place].eq(self._mark), self._live[place].eq(0)]
         payload = self.information.payload
         with m.If(self.information.valid & self.information.ready):
             self._put(m, payload.number, payload.value)
@@ -208,20 +240,18 @@ class Vmcs(wiring.Component):
             self._write.addr.eq(number),
             self._write.data.eq(value),
             self._write.en.eq(1),
+            self._mark.eq(1),
         ]
-        m.d.sync += self._dirty.bit_select(number[:_NUMBER_BITS], 1).eq(1)
 
     def _ask(self, m, number):
         """Read a field; it is in ``_value`` in the next cycle."""
         m.d.comb += self._read.addr.eq(number)
-        m.d.sync += self._number.eq(number)
 
     def _fails(self, m, error):
         m.d.sync += [self._error.eq(error), self._state.eq(_State.FAIL)]
 
     def _begin(self, m):
         command, state = self._command, self._state
-        m.d.sync += self._index.eq(0)
         number = command.operand[:_NUMBER_BITS]
         exists = command.operand.matches(*_NUMBERS)
         with m.Switch(command.operation):
@@ -248,11 +278,10 @@ class Vmcs(wiring.Component):
                     with m.If(self.memory.request.ready):
                         m.d.sync += state.eq(_State.HEADER)
             with m.Case(VmcsOperation.VMCLEAR):
-                self._ask(m, self._table[0])
                 with m.If(~self._is_region):
                     self._fails(m, VmInstructionError.VMCLEAR_INVALID_ADDRESS)
                 with m.Elif(self.current & (command.operand == self.pointer)):
-                    m.d.sync += state.eq(_State.WRITE_BACK)
+                    self._start_write_back(m)
                 with m.Else():
                     launch = command.operand | 8 * VMCS_LAUNCH_STATE
                     self._request(m, launch, write=LaunchState.CLEAR.value)
@@ -311,42 +340,57 @@ class Vmcs(wiring.Component):
         response = self.memory.response
         header = data.View(_Header, response.payload.data)
         m.d.comb += response.ready.eq(1)
-        self._ask(m, self._table[0])
         with m.If(response.valid):
             with m.If(response.payload.error):
                 self._fails(m, VmInstructionError.VMPTRLD_INVALID_ADDRESS)
             with m.Elif((header.revision != VMCS_REVISION) | header.shadow):
                 self._fails(m, VmInstructionError.VMPTRLD_WRONG_REVISION)
             with m.Elif(self.current):
-                m.d.sync += self._state.eq(_State.WRITE_BACK)
+                self._start_write_back(m)
             with m.Else():
                 self._start_load(m)
 
+    def _start_write_back(self, m):
+        m.d.sync += [
+            self._left.eq(self._dirty | self._live),
+            self._next_valid.eq(0),
+            self._held.eq(0),
+            self._state.eq(_State.WRITE_BACK),
+        ]
+
     def _write_back(self, m):
-        """One field per cycle, and as long as memory takes for each that has changed."""
+        """One cycle for each field that may have changed, and what memory takes if it has."""
         request, response = self.memory.request, self.memory.response
-        waiting = Signal()
+        waiting, done = Signal(), Signal()
         m.d.comb += response.ready.eq(1)
-        changed = self._dirty.bit_select(self._number, 1) | (
-            self.live & (self._value != self._read.data)
-        )
-        last = self._index == len(_NUMBERS) - 1
-        done = Signal()
+        changed = self._is_dirty | (self._is_live & (self._value != self._read.data))
         with m.If(waiting):
             m.d.comb += done.eq(response.valid)
             with m.If(response.valid):
                 m.d.sync += waiting.eq(0)
-        with m.Elif(changed):
+        with m.Elif(self._held & changed):
             self._request(m, self.pointer | self._number << 3, write=self._value)
             with m.If(request.ready):
                 m.d.sync += waiting.eq(1)
         with m.Else():
             m.d.comb += done.eq(1)
         # The field under way is read again and again, so that its value stays.
-        self._ask(m, Mux(done & ~last, self._table[self._index + 1], self._number))
+        self._ask(m, Mux(done, self._next, self._number))
+        first = Signal(len(_NUMBERS))
+        m.d.comb += first.eq(self._left & -self._left)
         with m.If(done):
-            m.d.sync += self._index.eq(self._index + 1)
-            with m.If(last):
+            m.d.sync += [
+                self._held.eq(self._next_valid),
+                self._left.eq(self._left & ~first),
+                self._next_valid.eq(self._left.any()),
+                self._next.eq(
+                    _any_of(
+                        Mux(chosen, number, 0)
+                        for chosen, number in zip(first, _NUMBERS, strict=True)
+                    )
+                ),
+            ]
+            with m.If(~self._next_valid & ~self._left.any()):
                 m.d.sync += self._state.eq(_State.LAUNCH_STATE)
 
     def _store_launch_state(self, m):
