@@ -16,12 +16,21 @@ from rtl.arch.vmx.fields import VMCS_FIELDS, VMCS_NUMBER_BITS
 from rtl.lib.layouts import struct_of
 from rtl.mmu.context import Privilege
 
-__all__ = ["CheckClass", "CheckResult", "EntryChecks", "FieldWrite", "GuestSummary"]
+__all__ = [
+    "CheckClass",
+    "CheckResult",
+    "EntryChecks",
+    "FieldWrite",
+    "GuestSummary",
+    "bad_ept_mode",
+    "bad_ept_root",
+]
 
 _EXECUTION = CONTROL_WORDS["execution_controls"]
 _INTERRUPTION = struct_of(INTERRUPTION)
 #: Clock cycles from a write to the result that heeds it.
 _STAGES = 3
+_RAM = MEMORY_MAP["ram"]
 
 
 class CheckClass(enum.Enum, shape=2):
@@ -56,6 +65,21 @@ class CheckResult(data.Struct):
     check_class: CheckClass
 
 
+def bad_ept_mode(eptp: Value) -> Value:
+    """Whether its format is none that the hart has."""
+    return eptp[EPTP["mode"].lsb :][: EPTP["mode"].width] != EptMode.SV39X4
+
+
+def bad_ept_root(eptp: Value) -> Value:
+    """Whether its root table is not aligned, or not in the place of RAM."""
+    frame = eptp[EPTP["ppn"].lsb :][: EPTP["ppn"].width]
+    return (
+        frame[: EPT_ROOT_BITS - PAGE_BITS].any()
+        | (frame < _RAM.base >> PAGE_BITS)
+        | (frame >= _RAM.end >> PAGE_BITS)
+    )
+
+
 class EntryChecks(wiring.Component):
     """Say at any time which check the current VMCS fails first.
 
@@ -71,7 +95,7 @@ class EntryChecks(wiring.Component):
     result : Out(CheckResult)
         Valid while ``settled``.
     settled : Out(1)
-        No write is on its way.
+        No write of an earlier cycle is on its way.
     """
 
     write: In(FieldWrite)
@@ -104,9 +128,9 @@ class EntryChecks(wiring.Component):
                     )
                 )
         m.d.sync += self.result.eq(first)
-        busy = Signal(_STAGES)
+        busy = Signal(_STAGES - 1)
         m.d.sync += busy.eq(Cat(self.write.valid, busy))
-        m.d.comb += self.settled.eq(~busy.any() & ~self.write.valid)
+        m.d.comb += self.settled.eq(~busy.any())
         return m
 
     def _reserved(self, m, write, fails):
@@ -163,18 +187,8 @@ class EntryChecks(wiring.Component):
 
         value = write.value
         bad_mode, bad_root, no_vpid, no_scale = (Signal() for _ in range(4))
-        mode, ppn = EPTP["mode"], EPTP["ppn"]
-        frame = value[ppn.lsb : ppn.msb + 1]
-        ram = MEMORY_MAP["ram"]
         with self._on(m, write, "eptp"):
-            m.d.sync += [
-                bad_mode.eq(value[mode.lsb : mode.msb + 1] != EptMode.SV39X4),
-                bad_root.eq(
-                    frame[: EPT_ROOT_BITS - PAGE_BITS].any()
-                    | (frame < ram.base >> PAGE_BITS)
-                    | (frame >= ram.end >> PAGE_BITS)
-                ),
-            ]
+            m.d.sync += [bad_mode.eq(bad_ept_mode(value)), bad_root.eq(bad_ept_root(value))]
         with self._on(m, write, "vpid"):
             m.d.sync += no_vpid.eq(value == 0)
         with self._on(m, write, "time_scale"):

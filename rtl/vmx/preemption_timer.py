@@ -18,20 +18,25 @@ class PreemptionTimer(wiring.Component):
         This cycle is one of non-root operation.
     left : Out(64)
         Cycles until it expires.
-    expired : Out(1)
-        ``left`` is zero.
+    expiring, expired : Out(1)
+        ``left`` is zero in the next cycle, in this cycle.
     """
 
     load: In(1)
     start: In(64)
     counting: In(1)
     left: Out(64)
+    expiring: Out(1)
     expired: Out(1)
 
     def elaborate(self, platform):
         m = Module()
+        m.d.comb += self.expiring.eq(self.expired)
+        m.d.sync += self.expired.eq(self.expiring)
         with m.If(self.load):
-            m.d.sync += [self.left.eq(self.start), self.expired.eq(self.start == 0)]
+            m.d.sync += self.left.eq(self.start)
+            m.d.comb += self.expiring.eq(self.start == 0)
         with m.Elif(self.counting & ~self.expired):
-            m.d.sync += [self.left.eq(self.left - 1), self.expired.eq(self.left == 1)]
+            m.d.sync += self.left.eq(self.left - 1)
+            m.d.comb += self.expiring.eq(self.left == 1)
         return m

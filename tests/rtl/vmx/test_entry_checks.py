@@ -44,7 +44,9 @@ class Driver:
             "waiting": fields["guest_activity"] & 1,
         }
         self.ctx.set(self.dut.guest, summary)
-        await self.ctx.tick().until(self.dut.settled)
+        await self.ctx.tick()
+        while not self.ctx.get(self.dut.settled):
+            await self.ctx.tick()
         result = self.ctx.get(self.dut.result)
         state = {**fields, **{f"mask:{name}": mask for name, mask in self.masks.items()}}
         wanted = first_failure(state)
@@ -65,7 +67,6 @@ def run(scenario):
         for name in CONTROL_WORDS:
             driver.mask(name, WORD)
         await driver.write(**valid_fields())
-        await ctx.tick()
         assert await driver.check() is None
         await scenario(driver)
 
@@ -125,9 +126,9 @@ def test_the_result_is_not_settled_while_a_write_is_on_its_way():
         number = VMCS_FIELDS["guest_privilege"].number
         for value, failed in ((2, 1), (valid["guest_privilege"], 0)):
             ctx.set(dut.write, {"valid": 1, "number": number, "value": value})
-            assert not ctx.get(dut.settled)
             await ctx.tick()
             ctx.set(dut.write.valid, 0)
+            assert not ctx.get(dut.settled)
             while not ctx.get(dut.settled):
                 await ctx.tick()
             assert ctx.get(dut.result).failed == failed

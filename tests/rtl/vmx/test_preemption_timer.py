@@ -24,8 +24,9 @@ def test_it_expires_after_so_many_cycles_of_the_guest(start):
             assert ctx.get(dut.expired) == (left == 0)
             counting = choose.randrange(2)
             ctx.set(dut.counting, counting)
-            await ctx.tick()
             left = max(0, left - counting)
+            assert ctx.get(dut.expiring) == (left == 0)
+            await ctx.tick()
         assert left == 0
 
     simulate(dut, testbench)
