@@ -1,252 +1,71 @@
-"""The control and status registers of the hart, trap entry and return."""
+"""The control and status registers of root operation: all there are without the extension."""
 
 from amaranth import *
-from amaranth.lib import data, enum, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch import csrs
-from rtl.arch.csrs import CSRS, MENVCFG, MSTATUS, MSTATUS_CONSTANT, SATP, SSTATUS_FIELDS
-from rtl.arch.paging import SatpMode
+from rtl.arch.csrs import CSRS
 from rtl.arch.performance import HPM_COUNTERS
-from rtl.arch.traps import INTERRUPT_BIT, Interrupt
-from rtl.core.counter_bank import CounterBank
+from rtl.arch.traps import Interrupt
+from rtl.arch.vmx.capability import VMX_CSRS
+from rtl.core.csr_base import CsrFileBase, CsrOperation, CsrRequest, counter_row
 from rtl.core.performance_counters import PerformanceCounters, PerformanceEvents
 from rtl.core.ports import InterruptLines, Skip
-from rtl.core.traps import InterruptSelect, Trap
-from rtl.mmu.context import Privilege, TranslationContext
+from rtl.mmu.context import Privilege
 
-__all__ = ["CsrFile", "CsrOperation", "CsrRequest"]
+__all__ = ["CsrFile", "CsrOperation", "CsrRequest", "RootCsrFile"]
 
-#: CSRs that are just bits: those outside ``writable`` read zero.
-_PLAIN = (
-    "scounteren", "senvcfg", "scause", "stimecmp", "medeleg", "mideleg", "mie", "mcounteren",
-    "menvcfg", "mcountinhibit", "mcause",
-)  # fmt: skip
-#: CSRs like these of which at most one is read and one is written per cycle: rows of a memory, by
-#: those bits of their number that tell them apart. Bit 9 is set in the numbers of M-mode's.
-_ROWS = (
-    "stvec", "sscratch", "sepc", "stval", "mtvec", "mscratch", "mepc", "mtval",
-)  # fmt: skip
-_ROW_BITS = (0, 1, 6, 9)
-#: Counters, at the row their number ends in.
-_COUNTERS = ("cycle", "instret", *(f"hpmcounter{index}" for index in HPM_COUNTERS))
-_STATUS_WRITABLE = (
-    "sie", "mie", "spie", "mpie", "spp", "mpp", "mprv", "sum", "mxr", "tvm", "tw", "tsr",
-)  # fmt: skip
+_ROOT_CSRS = {**CSRS, **VMX_CSRS}
 
 
-def _row_of(counter: str) -> int:
-    return CSRS[counter].number & 0xF
-
-
-def _memory_row(number):
-    """The row of a CSR of ``_ROWS``."""
-    return Cat(number[bit] for bit in _ROW_BITS)
-
-
-def _trap_row(name, to_machine):
-    """The row of M-mode's or S-mode's CSR, given the name of the latter."""
-    return _memory_row(Cat(Const(CSRS[name].number, 9), to_machine))
-
-
-class CsrOperation(enum.Enum, shape=2):
-    """funct3[1:0] of the Zicsr instructions."""
-
-    NONE = 0
-    WRITE = 1
-    SET = 2
-    CLEAR = 3
-
-
-class CsrRequest(data.Struct):
-    """One CSR instruction; ``writes`` is 0 for csrrs and csrrc with x0 or a zero immediate.
-
-    ``host`` marks an access of the host port, which has M's rights whatever the privilege.
-    """
-
-    valid: 1
-    number: 12
-    operation: CsrOperation
-    writes: 1
-    host: 1
-    operand: 64
-
-
-class CsrFile(wiring.Component):
-    """Hold every CSR; serve CSR instructions, traps and trap returns.
-
-    A CSR instruction takes two cycles: ``request.valid`` in the first; in the second ``value`` and
-    ``illegal`` answer, and ``write`` (with ``illegal`` 0) makes the write happen at the end of it.
-    ``trap_valid`` enters a trap at the end of the cycle; ``trap_vector`` and ``trap_to_machine``
-    say in that cycle where to. ``ret_valid`` returns by mret, or sret with ``ret_supervisor``;
-    ``ret_pc`` is right in a cycle without ``request.valid`` and ``trap_valid``. In the cycle after a
-    trap ``trap`` is still the same, and nothing is requested, written or entered.
+class CsrFile(CsrFileBase):
+    """Hold every CSR of a hart; see CsrFileBase for what it does.
 
     Members
     -------
-    advance : 1
-        This cycle counts in mcycle.
-    retired : 1
-        An instruction retires: counts in minstret, unless that very instruction writes it.
-    events : PerformanceEvents
-        What mhpmcounters may count in this cycle.
-    interrupt, interrupt_code, wake :
-        What was pending and enabled in the cycle before. Whatever changes that from inside the
-        hart comes with a redirect.
-    privilege_write, privilege_next :
+    privilege_write, privilege_next : In(1), In(Privilege)
         The host sets the privilege.
-    fetch_context, data_context : TranslationContext
-        Context of fetches, and of loads and stores (mstatus.MPRV applied).
-    settled : 1
+    lines : In(InterruptLines)
+    events : In(PerformanceEvents)
+        What mhpmcounters may count in this cycle.
+    skip : In(Skip)
+        Only while ``settled``.
+    settled : Out(1)
         ``skip`` may come: it does not for some cycles after reset and after another.
-    cleared : 1
-        CSRs may be read and written, from some cycles after reset on.
     """
-
-    request: In(CsrRequest)
-    write: In(1)
-    value: Out(64)
-    illegal: Out(1)
-
-    trap_valid: In(1)
-    trap: In(Trap)
-    trap_pc: In(64)
-    trap_vector: Out(64)
-    trap_to_machine: Out(1)
-
-    ret_valid: In(1)
-    ret_supervisor: In(1)
-    ret_pc: Out(64)
 
     privilege_write: In(1)
     privilege_next: In(Privilege)
-    privilege: Out(Privilege, init=Privilege.MACHINE)
-    tvm: Out(1)
-    tw: Out(1)
-    tsr: Out(1)
-    fetch_context: Out(TranslationContext)
-    data_context: Out(TranslationContext)
-    settled: Out(1)
-    cleared: Out(1)
-
     lines: In(InterruptLines)
-    time: In(64)
-    advance: In(1)
-    skip: In(Skip)
-    retired: In(1)
     events: In(PerformanceEvents)
-    interrupt: Out(1)
-    interrupt_code: Out(6)
-    wake: Out(1)
+    skip: In(Skip)
+    settled: Out(1)
+
+    _counter_names = ("cycle", "instret", *(f"hpmcounter{index}" for index in HPM_COUNTERS))
 
     def elaborate(self, platform):
-        m = Module()
-        self._status = {
-            name: Signal(MSTATUS[name].width, name=f"status_{name}") for name in _STATUS_WRITABLE
-        }
-        self._plain = {name: Signal(64, name=name, init=CSRS[name].reset) for name in _PLAIN}
-        self._satp = Signal(64, name="satp")
-        m.submodules.counters = self._counters = CounterBank(
-            rows=(_row_of(name) for name in _COUNTERS)
-        )
-        m.submodules.performance = self._performance = PerformanceCounters()
-        m.submodules.rows = rows = memory.Memory(shape=64, depth=1 << len(_ROW_BITS), init=[])
-        self._read, self._write = rows.read_port(domain="comb"), rows.write_port()
-        # The CSR that is written, decoded with its read.
-        hpm = [f"mhpm{kind}{index}" for kind in ("counter", "event") for index in HPM_COUNTERS]
-        names = [name for name, csr in CSRS.items() if csr.writable or name in hpm]
-        self._chosen = Signal(len(names))
-        self._written = dict(zip(names, self._chosen, strict=True))
-        # The bits of mip software can set.
-        self._ssip, self._stip, self._seip = Signal(), Signal(), Signal()
-        self._pending = Signal(64)
-
-        m.d.comb += [
-            self.tvm.eq(self._status["tvm"]),
-            self.tw.eq(self._status["tw"]),
-            self.tsr.eq(self._status["tsr"]),
-        ]
-        self._interrupts(m)
-        self._contexts(m)
-        self._count(m)
-        self._access(m)
-        self._traps(m)
+        self._performance = PerformanceCounters()
+        m = super().elaborate(platform)
+        m.submodules.performance = self._performance
         with m.If(self.privilege_write):
             m.d.sync += self.privilege.eq(self.privilege_next)
         return m
 
-    # Views.
-
-    def _mstatus(self, names=None):
-        """mstatus or, given ``names``, the part of it they make up."""
-        bits = [Const(MSTATUS_CONSTANT >> bit & 1, 1) for bit in range(64)]
-        for name, signal in self._status.items():
-            field = MSTATUS[name]
-            bits[field.lsb : field.lsb + field.width] = list(signal)
-        if names is not None:
-            visible = MSTATUS.mask(*names)
-            bits = [bit if visible >> n & 1 else Const(0, 1) for n, bit in enumerate(bits)]
-        return Cat(*bits)
-
-    def _interrupts(self, m):
-        stce = self._plain["menvcfg"][MENVCFG["stce"].lsb]
-        due = Signal()
-        m.d.sync += due.eq(self.time >= self._plain["stimecmp"])
-        bits = [Const(0, 1)] * 64
-        bits[Interrupt.SUPERVISOR_SOFTWARE] = self._ssip
+    def _drive(self, m, bits):
         bits[Interrupt.MACHINE_SOFTWARE] = self.lines.msi
-        bits[Interrupt.SUPERVISOR_TIMER] = Mux(stce, due, self._stip)
         bits[Interrupt.MACHINE_TIMER] = self.lines.mti
-        bits[Interrupt.SUPERVISOR_EXTERNAL] = self._seip | self.lines.sei
+        bits[Interrupt.SUPERVISOR_EXTERNAL] |= self.lines.sei
         bits[Interrupt.MACHINE_EXTERNAL] = self.lines.mei
-        m.d.comb += self._pending.eq(Cat(*bits))
-        m.submodules.select = select = InterruptSelect()
-        m.d.comb += [
-            select.pending.eq(self._pending),
-            select.enabled.eq(self._plain["mie"]),
-            select.delegated.eq(self._plain["mideleg"]),
-            select.privilege.eq(self.privilege),
-            select.mie.eq(self._status["mie"]),
-            select.sie.eq(self._status["sie"]),
-        ]
-        m.d.sync += [
-            self.interrupt.eq(select.valid),
-            self.interrupt_code.eq(select.code),
-            self.wake.eq(select.wake),
-        ]
-
-    def _contexts(self, m):
-        layout = SATP
-        root = self._satp[: layout["ppn"].width]
-        asid = self._satp[layout["asid"].lsb : layout["asid"].msb + 1]
-        mode = self._satp[layout["mode"].lsb : layout["mode"].msb + 1]
-        effective = Signal(Privilege)
-        m.d.comb += effective.eq(self.privilege)
-        with m.If(self._status["mprv"]):
-            m.d.comb += effective.eq(self._status["mpp"])
-        for context, privilege in (
-            (self.fetch_context, self.privilege),
-            (self.data_context, effective),
-        ):
-            m.d.comb += [
-                context.asid.eq(asid),
-                context.root.eq(root),
-                context.privilege.eq(privilege),
-                context.sum.eq(self._status["sum"]),
-                context.mxr.eq(self._status["mxr"]),
-                context.adue.eq(self._plain["menvcfg"][MENVCFG["adue"].lsb]),
-                context.paged.eq((privilege != Privilege.MACHINE) & (mode == SatpMode.SV39)),
-            ]
 
     def _count(self, m):
+        super()._count(m)
         inhibit = self._plain["mcountinhibit"]
         bank, performance = self._counters, self._performance
         m.d.comb += [
             performance.events.eq(self.events),
             performance.inhibit.eq(inhibit[HPM_COUNTERS.start : HPM_COUNTERS.stop]),
             performance.skip.eq(self.skip),
-            bank.count[_row_of("cycle")].eq(self.advance & ~self.skip.valid & ~inhibit[0]),
-            bank.count[_row_of("instret")].eq(self.retired & ~inhibit[2]),
+            performance.value.eq(self._new),
+            bank.count[counter_row("cycle")].eq(self.advance & ~self.skip.valid & ~inhibit[0]),
         ]
         # What is skipped is added one cycle later, when the events counters are sure of it, too.
         skipped, cycles_counted, amount = Signal(), Signal(), Signal(len(self.skip.cycles))
@@ -258,246 +77,81 @@ class CsrFile(wiring.Component):
         m.d.comb += [
             bank.add.eq(skipped),
             bank.amount.eq(amount),
-            bank.addends[_row_of("cycle")].eq(cycles_counted),
+            bank.addends[counter_row("cycle")].eq(cycles_counted),
+            self.settled.eq(bank.settled & ~skipped & ~self._clearing),
         ]
         for n, index in enumerate(HPM_COUNTERS):
-            row = _row_of(f"hpmcounter{index}")
+            row = counter_row(f"hpmcounter{index}")
             m.d.comb += [
                 bank.count[row].eq(performance.count[n]),
                 bank.addends[row].eq(performance.add[n]),
             ]
-        # The bank clears its rows after reset, and those of the other memories go with them.
-        self._clear_row, self._clearing = Signal(len(_ROW_BITS)), Signal(init=1)
-        m.d.sync += self._clear_row.eq(self._clear_row + 1)
-        with m.If(self._clear_row.all()):
-            m.d.sync += self._clearing.eq(0)
-        m.d.comb += [
-            self.settled.eq(bank.settled & ~skipped & ~self._clearing),
-            self.cleared.eq(bank.cleared & ~self._clearing),
-        ]
 
-    # CSR instructions.
-
-    def _access(self, m):
-        request = self.request
-        number = request.number
-        value, modify = Signal(64), Signal(64)
-        exists = Signal()
-        supervisor = self.privilege == Privilege.SUPERVISOR
-        machine = (self.privilege == Privilege.MACHINE) | request.host
-
-        views = {
-            "mstatus": self._mstatus(),
-            "sstatus": self._mstatus(SSTATUS_FIELDS),
-            "satp": self._satp,
-            "mip": self._pending,
-            "sip": self._pending & self._plain["mideleg"],
-            "sie": self._plain["mie"] & self._plain["mideleg"],
-            "misa": Const(csrs.MISA_VALUE, 64),
-            "time": self.time,
-            **self._plain,
+    def _views(self):
+        selectors = {
+            f"mhpmevent{index}": self._performance.selectors[n]
+            for n, index in enumerate(HPM_COUNTERS)
         }
-        for n, index in enumerate(HPM_COUNTERS):
-            views[f"mhpmevent{index}"] = self._performance.selectors[n]
-        shared = (
-            (_ROWS, self._read.data),
-            ([*_COUNTERS, *(f"m{name}" for name in _COUNTERS)], self._counters.value),
-        )
-        named = {*views, *(name for names, _ in shared for name in names)}
-        zeros = [csr.number for name, csr in CSRS.items() if name not in named]
-        with m.Switch(number):
-            for names, view in (*(((name,), view) for name, view in views.items()), *shared):
-                with m.Case(*(CSRS[name].number for name in names)):
-                    m.d.comb += [value.eq(view), exists.eq(1)]
-            with m.Case(*zeros):
-                m.d.comb += exists.eq(1)
-
-        # The line of the interrupt controller is not part of what csrrs and csrrc write back.
-        seip = Interrupt.SUPERVISOR_EXTERNAL
-        m.d.comb += modify.eq(value)
-        with m.If(number == CSRS["mip"].number):
-            m.d.comb += modify[seip].eq(self._seip)
-
-        refused = Signal()
-        level = number[8:10]
-        enabled = self._plain["mcounteren"].bit_select(number[:5], 1)
-        enabled_user = self._plain["scounteren"].bit_select(number[:5], 1)
-        timer = CSRS["stimecmp"].number
-        stce = self._plain["menvcfg"][MENVCFG["stce"].lsb]
-        with m.If(~machine):
-            m.d.comb += refused.eq(
-                (level > self.privilege.as_value())
-                | ((number[5:] == 0xC00 >> 5) & ~(enabled & (supervisor | enabled_user)))
-                | ((number == CSRS["satp"].number) & self._status["tvm"])
-                | ((number == timer) & ~(stce & self._plain["mcounteren"][1]))
-            )
-        result, base = Signal(64), Signal(64)
-        operation, operand, written = Signal(CsrOperation), Signal(64), Signal(12)
-        bad = Signal()
-        with m.If(request.valid):
-            m.d.sync += [
-                result.eq(value),
-                base.eq(modify),
-                bad.eq(~exists | refused | (request.writes & (number[10:] == 3))),
-                operation.eq(request.operation),
-                operand.eq(request.operand),
-                written.eq(number),
-                self._chosen.eq(Cat(number == CSRS[name].number for name in self._written)),
-            ]
-        new = Signal(64)
-        with m.Switch(operation):
-            with m.Case(CsrOperation.SET):
-                m.d.comb += new.eq(base | operand)
-            with m.Case(CsrOperation.CLEAR):
-                m.d.comb += new.eq(base & ~operand)
-            with m.Default():
-                m.d.comb += new.eq(operand)
-        m.d.comb += [
-            self.value.eq(result),
-            self.illegal.eq(bad),
-            self._performance.value.eq(new),
-        ]
-        self._share(m, request, number, written, new)
-        with m.If(self.write & ~bad):
-            self._writes(m, new)
-
-    def _share(self, m, request, number, written, new):
-        """Address what is kept in memories: a CSR instruction's write, its read, or a trap."""
-        read, write = self._read, self._write
-        with m.If(request.valid):
-            m.d.comb += read.addr.eq(_memory_row(number))
-        with m.Elif(self.trap_valid):
-            m.d.comb += read.addr.eq(_trap_row("stvec", self.trap_to_machine))
-        with m.Else():
-            m.d.comb += read.addr.eq(_trap_row("sepc", ~self.ret_supervisor))
-        # A trap writes its pc, and in the cycle after it its value.
-        trapped, machine = Signal(), Signal()
-        m.d.sync += [trapped.eq(self.trap_valid), machine.eq(self.trap_to_machine)]
-        with m.If(self._clearing):
-            m.d.comb += [write.en.eq(1), write.addr.eq(self._clear_row)]
-        with m.Elif(self.trap_valid):
-            m.d.comb += [
-                write.en.eq(1),
-                write.addr.eq(_trap_row("sepc", self.trap_to_machine)),
-                write.data.eq(self.trap_pc),
-            ]
-        with m.Elif(trapped):
-            m.d.comb += [
-                write.en.eq(1),
-                write.addr.eq(_trap_row("stval", machine)),
-                write.data.eq(self.trap.value),
-            ]
-        with m.Else():
-            m.d.comb += [write.addr.eq(_memory_row(written)), write.data.eq(new)]
-        bank = self._counters
-        m.d.comb += [
-            bank.access.eq(request.valid | self.write),
-            bank.row.eq(Mux(request.valid, number, written)[: len(bank.row)]),
-            bank.data.eq(new),
-        ]
+        return {**super()._views(), **selectors}
 
     def _writes(self, m, new):
-        def case(name):
-            return m.If(self._written[name])
-
-        for name, signal in self._plain.items():
-            if name != "mie":
-                with case(name):
-                    m.d.sync += signal.eq(new & CSRS[name].writable)
-        mie, mideleg = self._plain["mie"], self._plain["mideleg"]
-        with case("mie"):
-            m.d.sync += mie.eq(new & CSRS["mie"].writable)
-        with case("sie"):
-            m.d.sync += mie.eq(mie & ~mideleg | new & mideleg)
-        with m.If(Cat(self._written[name] for name in _ROWS).any()):
-            m.d.comb += [self._write.en.eq(1), self._write.data.eq(new)]
-        for name in _ROWS:
-            for bit in range(64):
-                if not CSRS[name].writable >> bit & 1:
-                    with case(name):
-                        m.d.comb += self._write.data[bit].eq(0)
-        for name in ("mcycle", "minstret"):
-            with case(name):
-                m.d.comb += self._counters.write.eq(1)
+        super()._writes(m, new)
         for n, index in enumerate(HPM_COUNTERS):
-            with case(f"mhpmcounter{index}"):
+            with m.If(self._written[f"mhpmcounter{index}"]):
                 m.d.comb += [
                     self._counters.write.eq(1),
                     self._performance.counter_write[n].eq(1),
                 ]
-            with case(f"mhpmevent{index}"):
+            with m.If(self._written[f"mhpmevent{index}"]):
                 m.d.comb += self._performance.event_write[n].eq(1)
-        with case("satp"):
-            mode = new[SATP["mode"].lsb :]
-            with m.If((mode == SatpMode.BARE) | (mode == SatpMode.SV39)):
-                m.d.sync += self._satp.eq(new)
-        stce = self._plain["menvcfg"][MENVCFG["stce"].lsb]
-        with case("mip"):
+
+
+class RootCsrFile(CsrFile):
+    """The same for a hart with the extension: with its CSRs, and what VM entries and exits need.
+
+    Members
+    -------
+    vmxstatus_write, vmxstatus_next : In(1), In(64)
+        What became of a VMX instruction. Not in a cycle in which a CSR is written.
+    execution_mask, exit_mask : Out(64)
+        What software lets the control words have.
+    exited : In(1)
+        A VM exit: root goes on in M-mode with mstatus.MIE = 0. Not in a cycle with anything else.
+    pending, enabled : Out(64)
+        mip and mie.
+    """
+
+    vmxstatus_write: In(1)
+    vmxstatus_next: In(64)
+    execution_mask: Out(64)
+    exit_mask: Out(64)
+    exited: In(1)
+    pending: Out(64)
+    enabled: Out(64)
+
+    _csrs = _ROOT_CSRS
+    _plain_names = (
+        *CsrFile._plain_names,
+        *(name for name, csr in VMX_CSRS.items() if csr.writable),
+    )
+
+    def elaborate(self, platform):
+        m = super().elaborate(platform)
+        m.d.comb += [
+            self.execution_mask.eq(self._plain["vmxexecutionmask"]),
+            self.exit_mask.eq(self._plain["vmxexitmask"]),
+            self.pending.eq(self._pending),
+            self.enabled.eq(self._plain["mie"]),
+        ]
+        with m.If(self.vmxstatus_write):
+            m.d.sync += self._plain["vmxstatus"].eq(self.vmxstatus_next)
+        with m.If(self.exited):
             m.d.sync += [
-                self._ssip.eq(new[Interrupt.SUPERVISOR_SOFTWARE]),
-                self._seip.eq(new[Interrupt.SUPERVISOR_EXTERNAL]),
-            ]
-            with m.If(~stce):
-                m.d.sync += self._stip.eq(new[Interrupt.SUPERVISOR_TIMER])
-        with case("sip"), m.If(mideleg[Interrupt.SUPERVISOR_SOFTWARE]):
-            m.d.sync += self._ssip.eq(new[Interrupt.SUPERVISOR_SOFTWARE])
-        for name in ("mstatus", "sstatus"):
-            with case(name):
-                for field_name, signal in self._status.items():
-                    field = MSTATUS[field_name]
-                    if not field.mask & CSRS[name].writable:
-                        continue
-                    part = new[field.lsb : field.lsb + field.width]
-                    if field_name == "mpp":
-                        with m.If(part != 2):
-                            m.d.sync += signal.eq(part)
-                    else:
-                        m.d.sync += signal.eq(part)
-
-    # Traps.
-
-    def _traps(self, m):
-        status, plain = self._status, self._plain
-        code = self.trap.code
-        delegated = Mux(self.trap.interrupt, plain["mideleg"], plain["medeleg"]).bit_select(code, 1)
-        to_machine = self.trap_to_machine
-        m.d.comb += to_machine.eq((self.privilege == Privilege.MACHINE) | ~delegated)
-        vector = self._read.data
-        vectored = Mux(vector[0] & self.trap.interrupt, code << 2, 0)
-        m.d.comb += self.trap_vector.eq(Cat(Const(0, 2), vector[2:]) + vectored)
-        cause = Cat(code, Const(0, INTERRUPT_BIT - 6), self.trap.interrupt)
-
-        m.d.comb += self.ret_pc.eq(self._read.data)
-        with m.If(self.trap_valid & to_machine):
-            m.d.sync += [
-                plain["mcause"].eq(cause),
-                status["mpie"].eq(status["mie"]),
-                status["mie"].eq(0),
-                status["mpp"].eq(self.privilege),
                 self.privilege.eq(Privilege.MACHINE),
+                self._status["mie"].eq(0),
             ]
-        with m.Elif(self.trap_valid):
-            m.d.sync += [
-                plain["scause"].eq(cause),
-                status["spie"].eq(status["sie"]),
-                status["sie"].eq(0),
-                status["spp"].eq(self.privilege.as_value()[0]),
-                self.privilege.eq(Privilege.SUPERVISOR),
-            ]
-        with m.Elif(self.ret_valid & ~self.ret_supervisor):
-            m.d.sync += [
-                status["mie"].eq(status["mpie"]),
-                status["mpie"].eq(1),
-                status["mpp"].eq(Privilege.USER),
-                self.privilege.eq(status["mpp"]),
-            ]
-            with m.If(status["mpp"] != Privilege.MACHINE.value):
-                m.d.sync += status["mprv"].eq(0)
-        with m.Elif(self.ret_valid):
-            m.d.sync += [
-                status["sie"].eq(status["spie"]),
-                status["spie"].eq(1),
-                status["spp"].eq(0),
-                status["mprv"].eq(0),
-                self.privilege.eq(Cat(status["spp"], Const(0, 1))),
-            ]
+        return m
+
+    def _views(self):
+        constant = {name: Const(csr.reset, 64) for name, csr in VMX_CSRS.items()}
+        return {**constant, **super()._views()}

@@ -31,7 +31,7 @@ from tests.mutation.stages import (
 #: Where the conditions of each part of the hart are written.
 GROUPS = {
     "decode": ("rtl/core/decode.py", "rtl/core/expand.py"),
-    "csr": ("rtl/core/csr.py", "rtl/core/performance_counters.py"),
+    "csr": ("rtl/core/csr.py", "rtl/core/csr_base.py", "rtl/core/performance_counters.py"),
     "trap": ("rtl/core/traps.py", "rtl/core/commit.py", "rtl/core/parking.py"),
     "mmu": ("rtl/mmu/", "rtl/core/physical.py"),
 }
