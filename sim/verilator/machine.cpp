@@ -62,6 +62,9 @@ void Machine::renew_top() {
 #endif
     top_.reset();
     context_ = std::make_unique<VerilatedContext>();
+    // The model uses no thread but the caller's. Others would wait for work in vain, and a fork that
+    // lets go of the machine would wait for them.
+    context_->threads(1);
 #ifdef VMXLAB_DEBUG
     context_->traceEverOn(true);
 #endif

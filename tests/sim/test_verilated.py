@@ -1,5 +1,6 @@
 """The clock loop: events, budgets, console and keyboard, the device window, observers."""
 
+import os
 import signal
 import threading
 import time
@@ -7,8 +8,9 @@ import time
 import pytest
 
 from rtl.arch.records import RETIREMENT
-from sim.verilated import RETIREMENT_BYTES
+from sim.verilated import RETIREMENT_BYTES, Verilated
 from sw_vmm.machine import BusError, Event, ParkRecord
+from tests.sim.conftest import RAM_SIZE
 
 SEND, FINISH, WINDOW, ANSWER, STORE = 0x38, 0x40, 0x48, 0x50, 0x58
 FOREVER = 1 << 62
@@ -212,3 +214,21 @@ def test_a_simple_exit_costs_microseconds(machine):
         ParkRecord.from_bytes(machine.park)
     # Generous: other processes share the cores. What matters is that it is not a millisecond.
     assert (time.perf_counter() - start) / count < 100e-6
+
+
+def test_a_fork_may_let_go_of_a_machine(library):
+    """The mutation run forks beside machines; a thread of theirs would not be there to be joined."""
+    machine = Verilated(library, ram_size=RAM_SIZE, cycles_per_tick=10)
+    machine.run(10)
+    child = os.fork()
+    if not child:
+        del machine
+        os._exit(0)
+    for _ in range(200):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise AssertionError("the fork hangs")
