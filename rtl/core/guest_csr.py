@@ -127,13 +127,10 @@ class GuestCsrFile(CsrFileBase):
         return self.request.valid | self.field_read, number
 
     def _start(self, m, number, start):
-        # Lines and timers are no part of what csrrs and csrrc write back.
-        for name in ("mip", "sip"):
-            with m.If(number == CSRS[name].number):
-                for bit, signal in self._own().items():
-                    if CSRS[name].writable >> bit & 1:
-                        shown = 1 if name == "mip" else self._plain["mideleg"][bit]
-                        m.d.comb += start[bit].eq(signal & shown)
+        # Lines and timers are no part of what csrrs and csrrc write back; what cannot be written
+        # of sip is left out later.
+        with m.If(number.matches(CSRS["mip"].number, CSRS["sip"].number)):
+            m.d.comb += [start[bit].eq(signal) for bit, signal in self._own().items()]
 
     # What writes change.
 

@@ -149,6 +149,31 @@ def test_timers_are_due_from_their_deadline_on(stce):
     run(scenario)
 
 
+@pytest.mark.parametrize("stce", (0, 1))
+def test_with_stce_software_neither_writes_stip_nor_sees_what_it_wrote(stce):
+    sti, others = INTERRUPTS["sti"].mask, INTERRUPTS.mask("ssi", "sei")
+
+    async def scenario(bench, noise):
+        await bench.load(guest_privilege=3)
+        await bench.surround(guest_mtimecmp=ALL)
+        for own in (0, sti, sti | others):
+            for operation, writes in OPERATIONS:
+                for operand in (0, sti, ALL):
+                    for name in ("mip", "sip"):
+                        await bench.load(
+                            guest_privilege=3,
+                            guest_mip=own,
+                            guest_mideleg=DELEGABLE_INTERRUPTS,
+                            guest_menvcfg=MENVCFG.encode(stce=stce),
+                            guest_stimecmp=ALL,
+                        )
+                        await bench.access(CSRS[name].number, operation, operand, writes)
+                        await bench.read_field("guest_mip")
+                        await bench.settled()
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("operation", ("SET", "CLEAR", "WRITE"))
 def test_every_source_of_an_interrupt_shows_and_none_is_written_back(operation):
     """One bit from each source, seen by csrrs and csrrc of mip and sip; sources then fall silent."""
