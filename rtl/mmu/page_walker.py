@@ -45,7 +45,7 @@ class PageWalker(wiring.Component):
     what ``memory`` takes.
 
     Faults are never answered from what is remembered: a walk that used a walk cache and would
-    fail begins again without. A and D are set, where the context wants that, once nothing else
+    fail begins again without. What the EPT has refused is remembered no longer. A and D are set, where the context wants that, once nothing else
     stands against the access; if the entry has changed meanwhile the walk begins again.
 
     Parameters
@@ -193,6 +193,7 @@ class PageWalker(wiring.Component):
 
         def refuse(kind, leaf=None, access=ept_access, at=ept_level):
             """An EPT_* fault, because of a leaf of the EPT or for the lack of one."""
+            m.d.comb += nested.drop.eq(1)
             m.d.sync += [
                 self.ept_fault.gpa.eq(
                     Cat(query.gva[:PAGE_BITS], Mux(context.paged, target, query.gva[PAGE_BITS:]))
@@ -383,7 +384,7 @@ class PageWalker(wiring.Component):
                     m.d.sync += [pte.eq(leaf), pte_frame.eq(leaf_frame)]
                     m.next = "UPDATE"
                 with m.Else():
-                    m.d.sync += purpose.eq(_Target.TABLE)
+                    m.d.sync += [purpose.eq(_Target.TABLE), target.eq(table)]
                     m.next = "READ_ONLY"
 
             with m.State("READ_ONLY"):

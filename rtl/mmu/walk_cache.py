@@ -151,6 +151,8 @@ class NestedCache(wiring.Component):
     world, ept_tag, gpa_frame : In
     hit, frame, writable : Out
         Combinational answer.
+    drop : In(1)
+        Forgets what is asked for.
     fill, entry : In
         Takes the entry; ignored in a cycle in which an invalidation is taken.
     i_invalidate : In(stream.Signature(Invalidation))
@@ -166,6 +168,7 @@ class NestedCache(wiring.Component):
                 "ept_tag": In(EPT_TAG_BITS),
                 "gpa_frame": In(PAGE_NUMBER_BITS),
                 "hit": Out(1),
+                "drop": In(1),
                 "frame": Out(BUS_ADDRESS_BITS - PAGE_BITS),
                 "writable": Out(1),
                 "fill": In(1),
@@ -182,14 +185,21 @@ class NestedCache(wiring.Component):
         victim = _replacement(m, valid, same, self.fill & ~self.i_invalidate.valid, dropped)
         m.d.comb += self.i_invalidate.ready.eq(1)
         for i in range(count):
-            entry = Signal(NestedEntry, name=f"entry_{i}")
+            entry, asked = Signal(NestedEntry, name=f"entry_{i}"), Signal(name=f"asked_{i}")
+            named = (
+                self.i_invalidate.valid
+                & wanted.any_vpid
+                & (wanted.any_world | (entry.world == wanted.world))
+                & (~wanted.match_ept | (entry.ept_tag == wanted.ept_tag))
+            )
             m.d.comb += [
-                dropped[i].eq(
-                    self.i_invalidate.valid
-                    & wanted.any_vpid
-                    & (wanted.any_world | (entry.world == wanted.world))
-                    & (~wanted.match_ept | (entry.ept_tag == wanted.ept_tag))
+                asked.eq(
+                    valid[i]
+                    & (entry.world == self.world)
+                    & (entry.ept_tag == self.ept_tag)
+                    & (entry.gpa_frame == self.gpa_frame)
                 ),
+                dropped[i].eq(named | (self.drop & asked)),
                 same[i].eq(
                     valid[i]
                     & (entry.world == new.world)
@@ -199,12 +209,7 @@ class NestedCache(wiring.Component):
             ]
             with m.If(self.fill & victim[i]):
                 m.d.sync += entry.eq(new)
-            with m.If(
-                valid[i]
-                & (entry.world == self.world)
-                & (entry.ept_tag == self.ept_tag)
-                & (entry.gpa_frame == self.gpa_frame)
-            ):
+            with m.If(asked):
                 m.d.comb += [
                     self.hit.eq(1),
                     self.frame.eq(entry.frame),

@@ -292,6 +292,58 @@ def test_faults_come_from_the_tables_as_they_are():
     simulate(dut, testbench, background=[memory.server(dut.memory)])
 
 
+def ept_slot(guest, frame):
+    """Where the EPT's leaf for a frame stands."""
+    (slot,) = (
+        slot
+        for slot, word in guest.words.items()
+        if PTE["ppn"].extract(word) == frame and PTE.decode(word)["u"]
+    )
+    return slot
+
+
+def test_where_a_table_lies_is_forgotten_with_an_ept_fault():
+    """An EPT violation drops what is cached of the gpa that was refused."""
+    guest = Guest(random.Random(5), ept_levels=(0,))
+    guest.map(0x1000, guest.place(0x80400))
+    table = max(guest.tables.values())
+    leaf, slot = table * 4096 + 8, ept_slot(guest, table)
+    dut, memory = PageWalker(), Memory(guest.words)
+
+    async def testbench(ctx):
+        query = {"gva": 0x1000, "access": Access.READ, "context": guest.context()}
+        assert await walk(ctx, dut, query) == Fault.NONE
+        pointer, memory.words[slot] = memory.words[slot], 0
+        # The walk that finds no page there begins again, and finds no table.
+        page, memory.words[leaf] = memory.words[leaf], 0
+        assert await walk(ctx, dut, query) == Fault.EPT_VIOLATION
+        memory.words[leaf] = page
+        assert await walk(ctx, dut, query) == Fault.EPT_VIOLATION
+        memory.words[slot] = pointer
+        assert await walk(ctx, dut, query) == Fault.NONE
+
+    simulate(dut, testbench, background=[memory.server(dut.memory)])
+
+
+def test_where_a_table_lies_is_forgotten_when_it_may_not_be_written():
+    """That D cannot be set in the guest's leaf is a refusal of its table."""
+    guest = Guest(random.Random(6), ept_levels=(0,))
+    guest.map(0x1000, guest.place(0x80400), d=0)
+    table = max(guest.tables.values())
+    slot = ept_slot(guest, table)
+    guest.words[slot] &= ~PTE["w"].mask
+    dut, memory = PageWalker(), Memory(guest.words)
+
+    async def testbench(ctx):
+        query = {"gva": 0x1000, "access": Access.READ, "context": guest.context(adue=1)}
+        assert await walk(ctx, dut, query) == Fault.NONE
+        assert await walk(ctx, dut, {**query, "access": Access.WRITE}) == Fault.EPT_VIOLATION
+        memory.words[slot] = 0
+        assert await walk(ctx, dut, query) == Fault.EPT_VIOLATION
+
+    simulate(dut, testbench, background=[memory.server(dut.memory)])
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32), st.booleans())
 def test_invalidated_walk_leaves_nothing(seed, nested):
