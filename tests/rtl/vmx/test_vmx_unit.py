@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from rtl.arch.csrs import MSTATUS
 from rtl.arch.paging import PAGE_BITS
+from rtl.arch.traps import Exception_, Interrupt, Privilege
 from rtl.arch.vmx.controls import CONTROL_WORDS
 from rtl.arch.vmx.ept import EPT_ROOT_BITS, EPT_TAGS, EPTP, EptMode
 from rtl.arch.vmx.exits import EXIT_REASONS, INTERRUPTION, ExitReason, InterruptionType
@@ -24,6 +26,10 @@ MUTATIONS = list(mutations())
 ROOTS = [RAM + (1 << 20) + (index << EPT_ROOT_BITS) for index in range(EPT_TAGS + 2)]
 ALLOWED = [row.name for row in CONTROL_WORDS["execution_controls"].controls if row.allowed]
 POINTERS = [*REGIONS, 0, RAM + 0x800, RAM + RAM_SIZE, RAM | 1 << 40, RAM + 0x5000]
+CAUSES = {
+    InterruptionType.INTERRUPT: [int(cause) for cause in Interrupt],
+    InterruptionType.EXCEPTION: [int(cause) for cause in Exception_],
+}
 MEMORY_CYCLES = 2  # that the bench takes for a double word
 
 
@@ -48,12 +54,8 @@ def legal(choose, name):
             return choose.getrandbits(64) | 1
         case "entry_interruption":
             kind = choose.choice(list(InterruptionType))
-            causes = {
-                InterruptionType.INTERRUPT: (1, 5, 7, 11),
-                InterruptionType.EXCEPTION: (2, 13),
-            }
-            valid = choose.randrange(2)
-            return INTERRUPTION.encode(valid=valid, type=kind, cause=choose.choice(causes[kind]))
+            valid, cause = choose.randrange(2), choose.choice(CAUSES[kind])
+            return INTERRUPTION.encode(valid=valid, type=kind, cause=cause)
         case "guest_privilege":
             return choose.choice((0, 1, 3))
         case "guest_mstatus":
@@ -240,6 +242,39 @@ def test_every_entry_check_fails_and_names_itself():
     bench.run(scenario)
 
 
+def test_a_guest_in_wfi_may_be_where_wfi_is_allowed():
+    """What the guest has made of mstatus counts, and what VMWRITE makes of it."""
+    bench = VmxBench(random.Random(11))
+    fields, tw = valid_fields(), MSTATUS["tw"].mask
+    mstatus = fields["guest_mstatus"]
+
+    async def scenario(ctx):
+        await start(bench, ctx)
+        await valid(bench, ctx, REGIONS[0], execution_controls=controls("interrupt_window_exiting"))
+        for privilege in (0, 1, 3):
+            for before, after in ((0, tw), (tw, 0)):
+                await bench.do(ctx, "vmwrite", NUMBER["guest_activity"], 0)
+                await bench.do(ctx, "vmwrite", NUMBER["guest_mstatus"], mstatus | before)
+                assert await enter(bench, ctx) is None
+                bench.set_csr(ctx, "mstatus", mstatus | after)
+                await bench.leave(ctx, ExitReason.INTERRUPT_WINDOW, waiting=1, privilege=privilege)
+                for write in (False, True):
+                    if write:
+                        await bench.do(ctx, "vmwrite", NUMBER["guest_mstatus"], mstatus | before)
+                    bench.seen.clear()
+                    await enter(bench, ctx)
+                    allowed = privilege == 3 or (
+                        privilege == 1 and not (before if write else after)
+                    )
+                    assert bench.hart.world == allowed
+                    if allowed:
+                        await bench.leave(
+                            ctx, ExitReason.INTERRUPT_WINDOW, waiting=1, privilege=privilege
+                        )
+
+    bench.run(scenario)
+
+
 def test_every_way_to_fail():
     bench = VmxBench(random.Random(3))
 
@@ -294,6 +329,36 @@ def test_vmread_gives_back_what_was_written_until_the_guest_has_run():
                     await bench.do(ctx, "vmwrite", field.number, before ^ WORD)
                     await bench.read_all(ctx, name)
                     await bench.do(ctx, "vmwrite", field.number, before)
+
+    bench.run(scenario)
+
+
+def test_what_is_injected_is_injected_once():
+    """Into a guest in wfi too; the guest that waits after an exception was none of it."""
+    bench = VmxBench(random.Random(10))
+
+    async def scenario(ctx):
+        await start(bench, ctx)
+        window = controls("interrupt_window_exiting")
+        await valid(bench, ctx, REGIONS[0], execution_controls=window)
+        for kind, causes in CAUSES.items():
+            for cause in causes:
+                event = INTERRUPTION.encode(valid=1, type=kind, cause=cause)
+                waiting = kind == InterruptionType.INTERRUPT
+                for name, value in (
+                    ("entry_interruption", event),
+                    ("entry_interruption_value", bench.choose.getrandbits(64)),
+                    ("guest_activity", waiting),
+                    ("guest_privilege", Privilege.MACHINE),
+                ):
+                    await bench.do(ctx, "vmwrite", NUMBER[name], int(value))
+                await run(bench, ctx)
+                await bench.leave(ctx, ExitReason.INTERRUPT_WINDOW, waiting=1, privilege=3)
+                await bench.read_all(ctx, "entry_interruption", "entry_interruption_value")
+                bench.seen.clear()
+                await run(bench, ctx)
+                assert "injection" not in bench.seen
+                await bench.leave(ctx, ExitReason.VMCALL)
 
     bench.run(scenario)
 
@@ -405,8 +470,10 @@ def test_cycles_of_a_vmptrld():
             await valid(bench, ctx, region)
         for region in (*REGIONS[:2],) * 2:
             await bench.do(ctx, "vmptrld", region)
-            assert await enter(bench, ctx) is None
+            await bench.do(ctx, "vmwrite", NUMBER["guest_activity"], 0)
+            await run(bench, ctx)
             await bench.leave(ctx, ExitReason.VMCALL)
+            await bench.read_all(ctx, "guest_mcycle")
         await bench.do(ctx, "vmptrld", REGIONS[0])
         print("VMPTRLD", bench.answered - bench.asked)
         assert bench.answered - bench.asked <= 200
