@@ -75,7 +75,7 @@ class VmxUnit(wiring.Component):
     window_open : In(1)
         The guest would take an interrupt of ``fields.interrupt_window_mask``.
     advance : In(1)
-        The cycle counts (docs/internals.md).
+        The hart runs in this cycle: it counts, if it is one of non-root operation.
     execution_mask, exit_mask : In(64)
         Capability masks.
     guest_write : Out(FieldWrite)
