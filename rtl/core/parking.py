@@ -39,7 +39,7 @@ class ParkingUnit(wiring.Component):
     it is ``idle``; no machine time passes until then. A halt is
     followed by draining: the hart is parked once ``idle`` says that no transaction is left. A
     resume works off its charge, writes its register, returns from the trap if that parked, and
-    redirects the frontend.
+    redirects the frontend; it is taken in the cycle in which it does so.
 
     Members
     -------

@@ -75,18 +75,21 @@ class Bench:
             await self.cycle(FROZEN)
 
     async def resume(self, kind, privilege, pc, rd, value, charge):
-        """The charge passes, then one cycle sends the hart off."""
+        """The charge passes, if there is one; then one cycle sends the hart off."""
         ctx, dut = self.ctx, self.dut
         payload = dut.resume.payload
         for name, given in (("pc", pc), ("rd", rd), ("value", value), ("charge", charge)):
             ctx.set(payload[name], given)
         ctx.set(dut.resume.valid, 1)
-        assert ctx.get(dut.resume.ready)
-        await self.cycle(FROZEN)
-        ctx.set(dut.resume.valid, 0)
+        if charge:
+            assert not ctx.get(dut.redirect.valid)
+            await self.cycle(FROZEN)
         while charge:
-            assert not ctx.get(dut.redirect.valid) and not ctx.get(dut.parked)
+            assert not ctx.get(dut.redirect.valid) and not ctx.get(dut.resume.ready)
+            assert not ctx.get(dut.parked)
             charge -= await self.cycle(CHARGED)
+        # The payload has stood still until now.
+        assert ctx.get(dut.resume.ready)
         assert ctx.get(dut.redirect.valid) and ctx.get(dut.redirect.pc) == pc
         assert ctx.get(dut.gpr_write) == rd and ctx.get(dut.gpr_write_value) == value
         assert ctx.get(dut.ret_valid) == (kind == ParkKind.ROOT_TRAP)
@@ -94,6 +97,7 @@ class Bench:
         assert ctx.get(dut.privilege_next.as_value()) == privilege
         assert ctx.get(dut.clear_reservation)
         await self.cycle(TRANSITION)
+        ctx.set(dut.resume.valid, 0)
         assert not ctx.get(dut.redirect.valid) and not ctx.get(dut.hold)
         assert not ctx.get(dut.clear_reservation)
 
