@@ -9,7 +9,7 @@ from rtl.bus.axi4_arbiter import Axi4Arbiter
 from rtl.bus.register_bus import RegisterBus
 from rtl.bus.request_arbiter import RequestArbiter
 from rtl.bus.snoop import SnoopPort
-from rtl.core.csr import CsrFile
+from rtl.core.csr import CsrFile, RootCsrFile
 from rtl.core.frontend.aligner import Aligner
 from rtl.core.frontend.fetch import FetchUnit
 from rtl.core.frontend.instruction_cache import InstructionCache
@@ -48,6 +48,8 @@ class Hart(wiring.Component):
         See Predictor.
     bit_manipulation : bool
         With Zba, Zbb and Zbs.
+    vmx : bool
+        With the CSRs of the virtualization extension.
 
     Members
     -------
@@ -94,8 +96,10 @@ class Hart(wiring.Component):
         branch_counters,
         indirect_targets,
         bit_manipulation,
+        vmx,
     ):
         self._bit_manipulation = bit_manipulation
+        self._vmx = vmx
         self._cache = {"size": cache_size, "ways": cache_ways}
         self._mmu = {
             "entry_count": tlb_entries,
@@ -139,7 +143,7 @@ class Hart(wiring.Component):
         m.submodules.fetch = fetch = FetchUnit(**self._predictor)
         m.submodules.aligner = aligner = Aligner()
         m.submodules.pipeline = pipeline = Pipeline(bit_manipulation=self._bit_manipulation)
-        m.submodules.csr = csr = CsrFile()
+        m.submodules.csr = csr = RootCsrFile() if self._vmx else CsrFile()
         m.submodules.load_store = load_store = LoadStoreUnit()
         m.submodules.parking = parking = ParkingUnit()
         m.submodules.mmu = mmu = Mmu(**self._mmu)
