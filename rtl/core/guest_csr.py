@@ -184,4 +184,7 @@ class GuestCsrFile(CsrFileBase):
             case _ if name in self._row_names:
                 m.d.comb += [self._write.en.eq(1), self._write.data.eq(value)]
             case _:
-                m.d.sync += self._plain[name].eq(value)
+                # Bit by bit: synthesis does not see that the others stay zero.
+                for bit in range(64):
+                    if self._writable(name) >> bit & 1:
+                        m.d.sync += self._plain[name][bit].eq(value[bit])
