@@ -140,6 +140,10 @@ def test_lockstep_with_the_model(seed):
             await bench.leave(ctx)
             if vmx.parked and choose.random() < 0.5:
                 await bench.resume(ctx, choose.getrandbits(63) << (choose.random() < 0.8))
+        if choose.random() < 0.5:
+            # Behind the exit, whose own invalidation may still be on its way.
+            name = choose.choice(("invept", "invvpid"))
+            await bench.do(ctx, name, *operands(choose, name))
         if choose.random() < 0.3:
             await bench.read_all(ctx)
         else:
