@@ -14,6 +14,7 @@ from rtl.arch.vmx.fields import VMCS_FIELDS
 from rtl.arch.vmx.instructions import (
     INVVPID_OPERAND,
     VM_FAIL_INVALID,
+    InvvpidType,
     VmInstructionError,
 )
 from rtl.vmx.ports import VmxOutcome
@@ -363,6 +364,23 @@ def test_what_is_injected_is_injected_once():
                 await run(bench, ctx)
                 assert "injection" not in bench.seen
                 await bench.leave(ctx, ExitReason.VMCALL)
+
+    bench.run(scenario)
+
+
+def test_what_an_exit_drops_is_dropped_before_what_comes_behind_it():
+    bench = VmxBench(random.Random(12))
+    bench.stalls = (40,)
+
+    async def scenario(ctx):
+        await start(bench, ctx)
+        await valid(bench, ctx, REGIONS[0])
+        operand = INVVPID_OPERAND.encode(type=InvvpidType.SINGLE_CONTEXT, vpid=3)
+        for _ in range(6):
+            await bench.do(ctx, "vmwrite", NUMBER["guest_activity"], 0)
+            await run(bench, ctx)
+            await bench.leave(ctx, ExitReason.VMCALL)
+            assert await bench.do(ctx, "invvpid", operand) == 0
 
     bench.run(scenario)
 

@@ -98,6 +98,7 @@ class VmxBench:
         self.csrs = dict.fromkeys(GUEST_CSRS, 0)
         self.cached, self.promised, self.dropped = set(), set(), set()
         self.unchecked = False
+        self.stalls = (0, 0, 1, 3, 25)
         self.seen = set()
         self.cycle = 0
         self.counted = 0
@@ -152,7 +153,9 @@ class VmxBench:
     async def _mmu(self, ctx):
         while True:
             if not self.fast:
-                await wait(ctx, self.choose.choice((0, 0, 1, 3, 25)))
+                while not ctx.get(self.dut.invalidate.valid):
+                    await ctx.tick()
+                await wait(ctx, self.choose.choice(self.stalls))
             invalidation = await get(ctx, self.dut.invalidate)
             named = {entry for entry in self.cached if entry.named_by(invalidation)}
             self.dropped |= named
