@@ -385,6 +385,24 @@ def test_what_an_exit_drops_is_dropped_before_what_comes_behind_it():
     bench.run(scenario)
 
 
+@pytest.mark.parametrize("reason", [ExitReason.EPT_VIOLATION, ExitReason.EPT_MISCONFIGURATION])
+def test_what_the_ept_refuses_is_dropped_and_no_other_page(reason):
+    bench = VmxBench(random.Random(13))
+
+    async def scenario(ctx):
+        await start(bench, ctx)
+        await valid(bench, ctx, REGIONS[0], execution_controls=controls("enable_vpid"), vpid=1)
+        for _ in range(8):
+            await run(bench, ctx)
+            await bench.leave(ctx, reason, gva=0x5123)
+            await bench.read_all(ctx, "exit_gva")
+            await bench.do(ctx, "vmwrite", NUMBER["vpid"], bench.choose.randrange(1, 3))
+        assert not bench.unchecked
+        assert any(entry.page == 0 for entry in bench.cached)
+
+    bench.run(scenario)
+
+
 def test_tags_are_kept_until_there_are_more_epts_than_tags():
     bench = VmxBench(random.Random(5), fast=True)
 
