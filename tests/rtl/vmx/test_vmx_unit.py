@@ -31,7 +31,6 @@ CAUSES = {
     InterruptionType.INTERRUPT: [int(cause) for cause in Interrupt],
     InterruptionType.EXCEPTION: [int(cause) for cause in Exception_],
 }
-MEMORY_CYCLES = 2  # that the bench takes for a double word
 
 
 def eptp(root, ad=0):
@@ -501,7 +500,7 @@ def test_cycles_of_a_world_switch():
 
 
 def test_cycles_of_a_vmptrld():
-    """Of another VMCS whose guest has run, when each double word takes ``MEMORY_CYCLES``."""
+    """Of another VMCS whose guest has run, when each double word takes two cycles."""
     bench = VmxBench(random.Random(9), fast=True)
 
     async def scenario(ctx):
@@ -515,7 +514,6 @@ def test_cycles_of_a_vmptrld():
             await bench.leave(ctx, ExitReason.VMCALL)
             await bench.read_all(ctx, "guest_mcycle")
         await bench.do(ctx, "vmptrld", REGIONS[0])
-        print("VMPTRLD", bench.answered - bench.asked)
         assert bench.answered - bench.asked <= 200
 
     bench.run(scenario)
