@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rtl.arch.memory_map import MEMORY_MAP
+from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from rtl.soc.config import SocConfig
 from sim.errors import VmxlabError
 from sw_vmm import bindings
@@ -16,6 +17,7 @@ _RAM = MEMORY_MAP["ram"]
 _CHARGE_STEP = 500_000
 _SKIP_STEP = (1 << 32) - 1
 _WORD = (1 << 64) - 1
+_VMX_OPERATIONS = {name: number for number, name in enumerate(VMX_INSTRUCTIONS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ class HostPortMachine:
         place = registers.address_of
         self._gpr = [place(register) for register in port.gpr]
         self._csr = [place(register) for register in port.csr]
+        self._field = [place(register) for register in port.vmcs]
         self._memory_address = place(port.memory.address)
         self._memory_data = place(port.memory.data)
         self._forget()
@@ -122,8 +125,13 @@ class HostPortMachine:
         if error == errors.BUSY:
             return MachineBusy("the hart runs: only stop and the counters are to be had")
         if error == errors.REFUSED:
-            number = (address - self._csr[0]) // 8
-            return MachineError(f"the hart has no CSR {number:#x}, or it cannot be written")
+            if address in self._csr:
+                number = self._csr.index(address)
+                return MachineError(f"the hart has no CSR {number:#x}, or it cannot be written")
+            if address in self._field:
+                number = self._field.index(address)
+                return MachineError(f"there is no VMCS field {number}, or not now")
+            return MachineError("the hart has no such VMX instruction, or not now")
         if error in (errors.BUS_ERROR, errors.BAD_SIZE):
             return BusError(f"nobody answers at {self.host_port.memory.address.value:#x}")
         return BusError(f"the host port has no register at its offset {address:#x}")
@@ -257,6 +265,39 @@ class HostPortMachine:
         self._need_parked()
         self.host_port.park_exceptions.raw = exceptions
         self.host_port.park_interrupts.raw = interrupts
+
+    # Virtual machines.
+
+    def park_on_exits(self, reasons: int) -> None:
+        """Choose the VM exits that park the hart: bit n is reason n."""
+        self._need_parked()
+        self.host_port.park_exits.raw = reasons
+
+    def vmx(self, name: str, first: int = 0, second: int = 0) -> int:
+        """Carry out a VMX instruction as root M-mode would; what rd gets.
+
+        ``first`` and ``second`` are the values of rs1 and rs2. A VM entry that succeeds gives 0, and the
+        hart runs. Raises MachineError when the instruction is illegal in root M-mode, and while the
+        hart stands in a guest.
+        """
+        self._need_parked()
+        port = self.host_port.vmx
+        port.rs1.raw = first & _WORD
+        port.rs2.raw = second & _WORD
+        # It may read and write memory.
+        self._caches_empty = self._ram_current = False
+        port.execute.write(operation=_VMX_OPERATIONS[name])
+        return port.rd.raw
+
+    def read_field(self, number: int) -> int:
+        """A field of the current VMCS. Raises MachineError when VMREAD fails."""
+        self._need_parked()
+        return self._register_read(self._field[number], 8)
+
+    def write_field(self, number: int, value: int) -> None:
+        """Raises MachineError when VMWRITE fails."""
+        self._need_parked()
+        self._register_write(self._field[number], value & _WORD, 8)
 
     # Memory.
 

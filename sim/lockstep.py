@@ -499,6 +499,7 @@ class LockstepMachine:
         machine, size = self._machine, self._machine.config.ram_size
         lockstep = Lockstep(
             bit_manipulation=machine.config.bit_manipulation,
+            vmx=machine.config.vmx,
             ram_size=size,
             ram=machine.read_memory(_RAM.base, size),
             rom=machine.read_memory(_ROM.base, _ROM.size),

@@ -30,6 +30,9 @@ class HostCommand(IntEnum):
     FENCE_I = 6
     CLEAN = 7
     CHARGE = 8
+    VMX = 9
+    READ_FIELD = 10
+    WRITE_FIELD = 11
 
 
 # The 64-bit fields come first in PARK and RETIREMENT, so that a record read as little-endian words

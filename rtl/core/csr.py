@@ -22,8 +22,6 @@ class CsrFile(CsrFileBase):
 
     Members
     -------
-    privilege_write, privilege_next : In(1), In(Privilege)
-        The host sets the privilege.
     lines : In(InterruptLines)
     events : In(PerformanceEvents)
         What mhpmcounters may count in this cycle.
@@ -33,8 +31,6 @@ class CsrFile(CsrFileBase):
         ``skip`` may come: it does not for some cycles after reset and after another.
     """
 
-    privilege_write: In(1)
-    privilege_next: In(Privilege)
     lines: In(InterruptLines)
     events: In(PerformanceEvents)
     skip: In(Skip)
@@ -46,8 +42,6 @@ class CsrFile(CsrFileBase):
         self._performance = PerformanceCounters()
         m = super().elaborate(platform)
         m.submodules.performance = self._performance
-        with m.If(self.privilege_write):
-            m.d.sync += self.privilege.eq(self.privilege_next)
         return m
 
     def _drive(self, m, bits):

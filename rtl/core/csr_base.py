@@ -74,6 +74,8 @@ class CsrFileBase(wiring.Component):
 
     Members
     -------
+    privilege_write, privilege_next : In(1), In(Privilege)
+        The host sets the privilege.
     time : In(64)
         What the CSR time reads and timers compare with.
     advance : In(1)
@@ -105,6 +107,8 @@ class CsrFileBase(wiring.Component):
     ret_pc: Out(64)
 
     privilege: Out(Privilege, init=Privilege.MACHINE)
+    privilege_write: In(1)
+    privilege_next: In(Privilege)
     tvm: Out(1)
     tw: Out(1)
     tsr: Out(1)
@@ -168,6 +172,8 @@ class CsrFileBase(wiring.Component):
         self._count(m)
         self._access(m)
         self._traps(m)
+        with m.If(self.privilege_write):
+            m.d.sync += self.privilege.eq(self.privilege_next)
         return m
 
     # Views.

@@ -16,6 +16,7 @@ from rtl.arch.instructions import (
     Format,
     Opcode,
 )
+from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from rtl.core.execute.alu import AluOperation
 from rtl.core.expand import pattern
 
@@ -36,6 +37,7 @@ class Unit(enum.Enum, shape=4):
     CSR = 8
     SYSTEM = 9
     COUNT = 10
+    VMX = 11
 
 
 class MemoryOperation(enum.Enum, shape=3):
@@ -174,6 +176,10 @@ def _control(row) -> _Control:
             uses = format_ is Format.SFENCE
             operation = SystemOperation[_SYSTEM[name]].value
             return _Control(Unit.SYSTEM, operation, rs1=uses, rs2=uses)
+        case Opcode.CUSTOM_0:
+            operands = VMX_INSTRUCTIONS[name]
+            uses = {part: bool(getattr(operands, part)) for part in ("rd", "rs1", "rs2")}
+            return _Control(Unit.VMX, row.match >> 25, **uses)
         case _:
             raise AssertionError(f"no decode row for {name}")
 
@@ -185,13 +191,15 @@ class Decoder(wiring.Component):
     ----------
     bit_manipulation : bool
         Zba, Zbb and Zbs are legal.
+    vmx : bool
+        The VMX instructions are.
 
     Members
     -------
     unit, operation : Unit, and the unit's operation
         ALU: an AluOperation. BRANCH: see ``funct3``. MULTIPLY, DIVIDE: funct3[1:0]. MEMORY: a
         MemoryOperation, with the AMO function in ``funct5``. SYSTEM: a SystemOperation. COUNT: a
-        CountOperation.
+        CountOperation. VMX: funct7.
     word : 1
         The operation is on 32 bits (the *W instructions).
     unsigned_word : 1
@@ -217,8 +225,9 @@ class Decoder(wiring.Component):
     a_pc: Out(1)
     b_immediate: Out(1)
 
-    def __init__(self, *, bit_manipulation):
+    def __init__(self, *, bit_manipulation, vmx):
         self._bit_manipulation = bit_manipulation
+        self._vmx = vmx
         super().__init__()
 
     def elaborate(self, platform):
@@ -231,7 +240,10 @@ class Decoder(wiring.Component):
         ]
         # Rows are grouped by opcode and funct3, so that simulation tests few patterns.
         groups: dict[int, dict[int, list]] = {}
-        for row in INSTRUCTIONS.values():
+        rows = [*INSTRUCTIONS.values()]
+        if self._vmx:
+            rows += [operands.encoding for operands in VMX_INSTRUCTIONS.values()]
+        for row in rows:
             if row.extension in BIT_MANIPULATION and not self._bit_manipulation:
                 continue
             functions = groups.setdefault(row.match >> 2 & 0x1F, {})

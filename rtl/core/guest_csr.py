@@ -41,6 +41,8 @@ class GuestCsrFile(CsrFileBase):
         With ``field_read``, and no ``field_write``: the field that is read.
     field_value : Out(64)
         One cycle later: what the CSR of that field holds; 0 for other fields.
+    next_value : Out(64)
+        In the second cycle of a CSR instruction: what it would write.
     lines, mtimecmp, mhartid : In(64)
         The fields of the guest-state area of these names.
     passthrough, status_mask, status_shadow, window_mask : In(64)
@@ -57,6 +59,7 @@ class GuestCsrFile(CsrFileBase):
     field_read: In(1)
     field_number: In(VMCS_NUMBER_BITS)
     field_value: Out(64)
+    next_value: Out(64)
 
     lines: In(64)
     mtimecmp: In(64)
@@ -71,7 +74,11 @@ class GuestCsrFile(CsrFileBase):
 
     def elaborate(self, platform):
         m = super().elaborate(platform)
-        m.d.comb += [self.pending.eq(self._pending), self.field_value.eq(self.value)]
+        m.d.comb += [
+            self.pending.eq(self._pending),
+            self.field_value.eq(self.value),
+            self.next_value.eq(self._new),
+        ]
         m.submodules.window = window = InterruptSelect()
         m.d.comb += [
             window.pending.eq(self.window_mask),

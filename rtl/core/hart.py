@@ -9,7 +9,7 @@ from rtl.bus.axi4_arbiter import Axi4Arbiter
 from rtl.bus.register_bus import RegisterBus
 from rtl.bus.request_arbiter import RequestArbiter
 from rtl.bus.snoop import SnoopPort
-from rtl.core.csr import CsrFile, RootCsrFile
+from rtl.core.csr import CsrFile
 from rtl.core.frontend.aligner import Aligner
 from rtl.core.frontend.fetch import FetchUnit
 from rtl.core.frontend.instruction_cache import InstructionCache
@@ -27,8 +27,11 @@ from rtl.core.ports import (
     Resume,
     RetirementPort,
 )
+from rtl.core.worlds import Worlds
 from rtl.lib.skip import Skip
+from rtl.mmu.context import EptFault, Fault
 from rtl.mmu.mmu import Mmu
+from rtl.vmx.intercept import ExitReason
 
 __all__ = ["Hart"]
 
@@ -49,7 +52,7 @@ class Hart(wiring.Component):
     bit_manipulation : bool
         With Zba, Zbb and Zbs.
     vmx : bool
-        With the CSRs of the virtualization extension.
+        With the virtualization extension.
 
     Members
     -------
@@ -67,6 +70,8 @@ class Hart(wiring.Component):
         See ParkingUnit.
     park_exceptions, park_interrupts : In(64)
         Root traps that park, by cause.
+    park_exits : In(64)
+        VM exits that park, by reason.
     park_ebreak : In(1)
         Park before an ebreak, which then does not trap.
     stop, step : In(1)
@@ -128,6 +133,7 @@ class Hart(wiring.Component):
                 "resume": In(stream.Signature(Resume)),
                 "park_exceptions": In(64),
                 "park_interrupts": In(64),
+                "park_exits": In(64),
                 "park_ebreak": In(1),
                 "stop": In(1),
                 "step": In(1),
@@ -142,10 +148,12 @@ class Hart(wiring.Component):
         m = Module()
         m.submodules.fetch = fetch = FetchUnit(**self._predictor)
         m.submodules.aligner = aligner = Aligner()
-        m.submodules.pipeline = pipeline = Pipeline(bit_manipulation=self._bit_manipulation)
-        m.submodules.csr = csr = RootCsrFile() if self._vmx else CsrFile()
+        m.submodules.pipeline = pipeline = Pipeline(
+            bit_manipulation=self._bit_manipulation, vmx=self._vmx
+        )
+        m.submodules.csr = csr = Worlds() if self._vmx else CsrFile()
         m.submodules.load_store = load_store = LoadStoreUnit()
-        m.submodules.parking = parking = ParkingUnit()
+        m.submodules.parking = parking = ParkingUnit(vmx=self._vmx)
         m.submodules.mmu = mmu = Mmu(**self._mmu)
         m.submodules.instruction_cache = instruction_cache = InstructionCache(**self._cache)
         m.submodules.data_cache = data_cache = DataCache(**self._cache)
@@ -153,7 +161,9 @@ class Hart(wiring.Component):
         m.submodules.peripheral_arbiter = peripheral_arbiter = RequestArbiter(
             signature=RegisterBus(), count=2
         )
-        m.submodules.snoop_arbiter = snoop_arbiter = RequestArbiter(signature=SnoopPort(), count=2)
+        m.submodules.snoop_arbiter = snoop_arbiter = RequestArbiter(
+            signature=SnoopPort(), count=2 + self._vmx
+        )
         commit, execute = pipeline.commit, pipeline.execute
 
         # Frontend.
@@ -220,6 +230,7 @@ class Hart(wiring.Component):
             commit.memory_done.eq(load_store.done),
             commit.memory_value.eq(load_store.value),
             commit.memory_fault.eq(load_store.fault),
+            commit.memory_refusal.eq(load_store.refusal),
             commit.memory_cause.eq(load_store.cause),
             commit.memory_fault_address.eq(load_store.fault_address),
             commit.memory_physical.eq(load_store.physical),
@@ -236,6 +247,8 @@ class Hart(wiring.Component):
         connect(m, peripheral_arbiter.bus, flipped(self.peripheral))
         connect(m, instruction_cache.snoop, snoop_arbiter.initiators[0])
         connect(m, flipped(self.snoop), snoop_arbiter.initiators[1])
+        if self._vmx:
+            connect(m, csr.memory, snoop_arbiter.initiators[2])
         connect(m, snoop_arbiter.bus, data_cache.snoop)
 
         m.submodules.monitor = monitor = PerformanceMonitor()
@@ -245,6 +258,8 @@ class Hart(wiring.Component):
         m.d.comb += csr.events.eq(monitor.events)
         self._csr(m, csr, commit, parking)
         self._park(m, csr, pipeline, parking, fetch, load_store, mmu, instruction_cache, data_cache)
+        if self._vmx:
+            self._guests(m, csr, commit, parking, fetch, load_store, mmu)
         m.d.comb += [
             self.stages.eq(pipeline.stages),
             self.events.retired.eq(commit.retired),
@@ -255,10 +270,19 @@ class Hart(wiring.Component):
             self.events.data_miss.eq(data_cache.miss_stb),
             self.events.instruction_walk.eq(fetch.walk_stb),
             self.events.data_walk.eq(load_store.walk_stb),
-            self.events.exit.eq(commit.trapped_park),
+            self.events.exit.eq(commit.trapped_park | commit.exited_park | parking.failed_entry),
             self.events.reason.code.eq(commit.trap.code),
             self.events.reason.interrupt.eq(commit.trap.interrupt),
         ]
+        if self._vmx:
+            with m.If(~commit.trapped_park):
+                m.d.comb += [
+                    self.events.reason.code.eq(ExitReason.BAD_GUEST_STATE.value),
+                    self.events.reason.interrupt.eq(0),
+                    self.events.reason.vm_exit.eq(1),
+                ]
+                with m.If(commit.exited):
+                    m.d.comb += self.events.reason.code.eq(commit.guest.exit.p.reason)
         return m
 
     def _monitor(self, m, monitor, fetch, pipeline, load_store, mmu, parking, *caches):
@@ -338,7 +362,8 @@ class Hart(wiring.Component):
         # Between park and resume the MMU ends what it has begun, so that how long the machine stays
         # parked makes no difference; commands wait too, so that each invalidation stays precise.
         settled = Signal()
-        m.d.comb += [settled.eq(mmu.settled & csr.cleared), self.settled.eq(csr.settled)]
+        quiet = csr.quiet if self._vmx else Const(1, 1)
+        m.d.comb += [settled.eq(mmu.settled & csr.cleared & quiet), self.settled.eq(csr.settled)]
         for outer, inner in (
             (self.host.request, parking.host.request),
             (self.resume, parking.resume),
@@ -352,15 +377,19 @@ class Hart(wiring.Component):
         connect(m, parking.clean, data_cache.i_clean)
         invalidate = mmu.i_invalidate
         # A cycle later: many comparators follow.
-        m.d.sync += invalidate.valid.eq(commit.invalidate.valid | parking.invalidate.valid)
-        m.d.comb += invalidate.payload.eq(commit.invalidate.payload)
+        asked = Signal()
+        m.d.sync += asked.eq(commit.invalidate.valid | parking.invalidate.valid)
+        m.d.comb += [
+            invalidate.valid.eq(asked),
+            invalidate.payload.eq(commit.invalidate.payload),
+        ]
         with m.If(parking.hold):
             m.d.comb += invalidate.payload.eq(parking.invalidate.payload)
         m.d.comb += [
             parking.halt.eq(commit.halt),
             parking.retired.eq(commit.retired),
-            parking.trapped.eq(commit.trapped),
-            parking.trapped_park.eq(commit.trapped_park),
+            parking.trapped.eq(commit.trapped | commit.exited),
+            parking.trapped_park.eq(commit.trapped_park | commit.exited_park),
             parking.idle.eq(
                 fetch.idle & load_store.idle & mmu.idle & caches[0].idle & data_cache.idle
             ),
@@ -381,3 +410,36 @@ class Hart(wiring.Component):
             self.retirement.valid.eq(commit.retirement.valid),
             self.retirement.record.eq(commit.retirement.record),
         ]
+
+    def _guests(self, m, worlds, commit, parking, fetch, load_store, mmu):
+        """What there is for guests alone."""
+        connect(m, commit.vmx, worlds.commit)
+        connect(m, parking.vmx, worlds.host)
+        connect(m, commit.guest, worlds.guest)
+        m.d.comb += [worlds.hold.eq(parking.hold), worlds.park_exits.eq(self.park_exits)]
+        # What the EPT refused to either side last. After its fault that side asks for no other walk
+        # before the instruction is gone.
+        for port, refusal in (
+            (fetch.translation, commit.fetch_refusal),
+            (load_store.translation, commit.data_refusal),
+        ):
+            held = Signal(EptFault)
+            m.d.comb += refusal.eq(held)
+            fault = port.walked.payload
+            refused = (fault == Fault.EPT_VIOLATION) | (fault == Fault.EPT_MISCONFIGURATION)
+            with m.If(port.walked.valid & port.walked.ready & refused):
+                m.d.sync += held.eq(mmu.ept_fault)
+        # The guest's own invalidations name what is its own.
+        invalidate, asked = mmu.i_invalidate, worlds.invalidate
+        context, of_vmx = worlds.data_context, Signal()
+        held = Signal.like(asked.payload)
+        with m.If(~parking.hold):
+            m.d.comb += [
+                invalidate.payload.world.eq(context.world),
+                invalidate.payload.vpid.eq(context.vpid),
+            ]
+        # It is taken at once; those of instructions do not come at the same time.
+        m.d.comb += asked.ready.eq(1)
+        m.d.sync += [of_vmx.eq(asked.valid), held.eq(asked.payload)]
+        with m.If(of_vmx):
+            m.d.comb += [invalidate.valid.eq(1), invalidate.payload.eq(held)]

@@ -75,7 +75,7 @@ class IssueStage(wiring.Component):
 
     Parameters
     ----------
-    bit_manipulation : bool
+    bit_manipulation, vmx : bool
         See Decoder.
 
     Members
@@ -100,14 +100,14 @@ class IssueStage(wiring.Component):
     rs1_value: In(64)
     rs2_value: In(64)
 
-    def __init__(self, *, bit_manipulation):
-        self._bit_manipulation = bit_manipulation
+    def __init__(self, *, bit_manipulation, vmx):
+        self._decoder = {"bit_manipulation": bit_manipulation, "vmx": vmx}
         super().__init__()
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.expander = expander = Expander()
-        m.submodules.decoder = decoder = Decoder(bit_manipulation=self._bit_manipulation)
+        m.submodules.decoder = decoder = Decoder(**self._decoder)
         m.submodules.direct = direct = DirectTarget()
         fetched, issued = self.i.payload, self.o.payload
         m.d.comb += [
@@ -135,6 +135,7 @@ class IssueStage(wiring.Component):
                 | (decoder.unit == Unit.CSR)
                 | (decoder.unit == Unit.MULTIPLY)
                 | (decoder.unit == Unit.COUNT)
+                | (decoder.unit == Unit.VMX)
             ),
             direct.bits.eq(fetched.bits),
             issued.target.eq(fetched.pc + direct.offset),

@@ -10,8 +10,10 @@ from rtl.arch.traps import INTERRUPT_BIT
 from rtl.core.commit import Halt
 from rtl.core.csr import CsrOperation, CsrRequest
 from rtl.core.frontend.fetch import Redirect
+from rtl.core.guest_port import VmxPort
 from rtl.core.ports import HostCommand, HostPort, HostRequest, Park, Resume, Skip
-from rtl.mmu.context import Invalidation, Privilege
+from rtl.mmu.context import Invalidation, Privilege, World
+from rtl.vmx.ports import VmxOperation, VmxOutcome, VmxRequest
 
 __all__ = ["ParkingUnit"]
 
@@ -30,6 +32,9 @@ class _State(enum.Enum, shape=4):
     ANSWER = 10
     COMMAND = 11
     SETTLE = 12
+    #: The VMX unit is asked; it is at work.
+    VMX = 13
+    VMX_ANSWER = 14
 
 
 class ParkingUnit(wiring.Component):
@@ -39,7 +44,13 @@ class ParkingUnit(wiring.Component):
     it is ``idle``; no machine time passes until then. A halt is
     followed by draining: the hart is parked once ``idle`` says that no transaction is left. A
     resume works off its charge, writes its register, returns from the trap if that parked, and
-    redirects the frontend; it is taken in the cycle in which it does so.
+    redirects the frontend; it is taken in the cycle in which it does so. Behind a VM exit it asks for a
+    VM entry instead, and that decides where the hart goes on, or that it parks again.
+
+    Parameters
+    ----------
+    vmx : bool
+        There is a VMX unit. Without it ``vmx`` is not used.
 
     Members
     -------
@@ -54,6 +65,9 @@ class ParkingUnit(wiring.Component):
     stop : Out(1)
         To the commit stage.
     clear_reservation : Out(1)
+    failed_entry : Out(1)
+        The guest state was bad, in an entry asked for here, and the hart parks for it.
+    vmx : Out(VmxPort())
     """
 
     halt: In(Halt)
@@ -95,6 +109,12 @@ class ParkingUnit(wiring.Component):
     fence_i: Out(1)
     clean: Out(stream.Signature(1))
     cleaned: In(1)
+    failed_entry: Out(1)
+    vmx: Out(VmxPort())
+
+    def __init__(self, *, vmx):
+        self._vmx = vmx
+        super().__init__()
 
     def elaborate(self, platform):
         m = Module()
@@ -107,10 +127,13 @@ class ParkingUnit(wiring.Component):
         charge = Signal(32)
         commanded = Signal()  # the charge under way belongs to a command, not to a resume
         going, resumed = Signal(), self.resume.payload
+        # A resume is taken: the hart goes on, or the VMX unit is asked for an entry.
+        taken, entering = Signal(), Signal()
         stop_pending, stepped, first_pending = Signal(), Signal(), Signal()
         answer, answer_error = Signal(64), Signal()
         request, response = self.host.request, self.host.response
         command = Signal(HostRequest)
+        self._request = Signal(VmxRequest)
 
         running = state == _State.RUNNING
         m.d.comb += [
@@ -118,12 +141,15 @@ class ParkingUnit(wiring.Component):
             self.hold.eq(~running),
             self.charging.eq(state == _State.CHARGE),
             self.advance.eq(
-                (running | (state == _State.DRAIN) | going | self.charging) & ~self.stall
+                (running | (state == _State.DRAIN) | taken | entering | going | self.charging)
+                & ~self.stall
             ),
             self.transition.eq(
                 self.trapped_park
                 | self.halt.valid
                 | (state == _State.DRAIN)
+                | taken
+                | entering
                 | going
                 | (running & first_pending)
             ),
@@ -147,6 +173,7 @@ class ParkingUnit(wiring.Component):
             self.park.length.eq(Mux(where.fetched, Mux(where.compressed, 2, 4), 0)),
             self.park.kind.eq(kind),
             self.park.privilege.eq(privilege),
+            self.park.world.eq(where.world),
         ]
 
         with m.If(self.skip.valid | self.advance):
@@ -184,9 +211,9 @@ class ParkingUnit(wiring.Component):
             self.redirect.pc.eq(resumed.pc),
             self.redirect.valid.eq(going),
             self.gpr_write_value.eq(resumed.value),
-            self.ret_valid.eq(going & (kind == ParkKind.ROOT_TRAP)),
-            self.privilege_write.eq(going),
-            self.resume.ready.eq(going),
+            self.ret_valid.eq(going & ~entering & (kind == ParkKind.ROOT_TRAP)),
+            self.privilege_write.eq(going & ~entering),
+            self.resume.ready.eq(taken),
             response.payload.data.eq(answer),
             response.payload.error.eq(answer_error),
             response.valid.eq(state == _State.ANSWER),
@@ -203,7 +230,7 @@ class ParkingUnit(wiring.Component):
                 with m.Elif(self.resume.valid):
                     m.d.sync += [charge.eq(resumed.charge), commanded.eq(0)]
                     with m.If(resumed.charge == 0):
-                        m.d.comb += going.eq(1)
+                        m.d.comb += taken.eq(1)
                     with m.Else():
                         m.d.sync += state.eq(_State.CHARGE)
             with m.Case(_State.CHARGE):
@@ -212,10 +239,10 @@ class ParkingUnit(wiring.Component):
                 with m.If(self.advance & (charge == 1)):
                     m.d.sync += state.eq(Mux(commanded, _State.ANSWER, _State.GO))
             with m.Case(_State.GO):
-                m.d.comb += going.eq(1)
+                m.d.comb += taken.eq(1)
             with m.Case(_State.COMMAND):
                 m.d.sync += [answer_error.eq(0), answer.eq(0)]
-                self._command(m, command, state, privilege, charge, commanded)
+                self._command(m, command, state, privilege, charge, commanded, answer_error)
             with m.Case(_State.READ_GPR):
                 m.d.sync += [answer.eq(self.gpr_value), state.eq(_State.ANSWER)]
             with m.Case(_State.CSR):
@@ -238,12 +265,23 @@ class ParkingUnit(wiring.Component):
             with m.Case(_State.ANSWER):
                 with m.If(response.ready):
                     m.d.sync += state.eq(_State.PARKED)
-        with m.If(going):
+        with m.If(taken):
             m.d.comb += self.gpr_write.eq(resumed.rd)
+        if self._vmx:
+            self._ask(m, state, taken, going, entering, commanded)
+            with m.If((state == _State.VMX_ANSWER) & self.vmx.answered):
+                self._hear(
+                    m, state, kind, command, going, commanded, where, pc, privilege, answer,
+                    answer_error,
+                )  # fmt: skip
+            self._show_exit(m, kind)
+        else:
+            m.d.comb += going.eq(taken)
+        with m.If(going):
             m.d.sync += [state.eq(_State.RUNNING), stepped.eq(0), first_pending.eq(1)]
         return m
 
-    def _command(self, m, command, state, privilege, charge, commanded):
+    def _command(self, m, command, state, privilege, charge, commanded, answer_error):
         with m.Switch(command.command):
             with m.Case(HostCommand.READ_GPR):
                 m.d.sync += state.eq(_State.READ_GPR)
@@ -268,5 +306,106 @@ class ParkingUnit(wiring.Component):
             with m.Case(HostCommand.CHARGE):
                 m.d.sync += [charge.eq(command.data[:32]), commanded.eq(1)]
                 m.d.sync += state.eq(Mux(command.data[:32] == 0, _State.ANSWER, _State.CHARGE))
+            with m.Case(HostCommand.VMX, HostCommand.READ_FIELD, HostCommand.WRITE_FIELD):
+                m.d.sync += [answer_error.eq(1), state.eq(_State.ANSWER)]
+                if self._vmx:
+                    self._vmx_command(m, command, state, commanded, answer_error)
             with m.Default():
                 m.d.sync += state.eq(_State.ANSWER)
+
+    def _vmx_command(self, m, command, state, commanded, answer_error):
+        """Ask the VMX unit, if root M-mode could."""
+        request, index = self._request, command.index
+        is_vmx = command.command == HostCommand.VMX
+        exists = ~is_vmx | (index < VmxOperation.VMFUNC.value)
+        known = self.vmx.on | is_vmx & (index == VmxOperation.VMXON.value)
+        m.d.sync += [
+            request.operation.eq(index),
+            request.rs1.eq(Mux(is_vmx, command.operand, index)),
+            request.rs2.eq(command.data),
+            request.moves_pc.eq(0),
+        ]
+        for field_command, operation in (
+            (HostCommand.READ_FIELD, VmxOperation.VMREAD),
+            (HostCommand.WRITE_FIELD, VmxOperation.VMWRITE),
+        ):
+            with m.If(command.command == field_command):
+                m.d.sync += request.operation.eq(operation)
+        with m.If(exists & known & (self.vmx.world == World.ROOT)):
+            m.d.sync += [answer_error.eq(0), commanded.eq(1), state.eq(_State.VMX)]
+
+    def _ask(self, m, state, taken, going, entering, commanded):
+        """Have the VMX unit carry out what the host or a resume behind a VM exit asks for."""
+        vmx, request, resumed = self.vmx, self._request, self.resume.payload
+        enters = (request.operation == VmxOperation.VMLAUNCH) | (
+            request.operation == VmxOperation.VMRESUME
+        )
+        at_work = (state == _State.VMX) | (state == _State.VMX_ANSWER)
+        m.d.comb += [
+            vmx.request.payload.eq(request),
+            vmx.request.valid.eq(state == _State.VMX),
+            entering.eq(at_work & enters),
+            going.eq(taken & (self.park.kind != ParkKind.VM_EXIT)),
+        ]
+        with m.If(taken & ~going):
+            m.d.sync += [
+                request.operation.eq(VmxOperation.VMRESUME),
+                request.rs1.eq(resumed.pc),
+                request.moves_pc.eq(1),
+                commanded.eq(0),
+                state.eq(_State.VMX),
+            ]
+        with m.If(vmx.request.valid & vmx.request.ready):
+            m.d.sync += state.eq(_State.VMX_ANSWER)
+
+    def _hear(self, m, state, kind, command, going, commanded, where, pc, privilege, answer, error):
+        """Go on where the VMX unit says."""
+        vmx = self.vmx
+        found = vmx.answer
+        m.d.comb += self.redirect.pc.eq(found.pc)
+        with m.Switch(found.outcome):
+            with m.Case(VmxOutcome.NEXT):
+                with m.If(commanded):
+                    of_field = command.command != HostCommand.VMX
+                    m.d.sync += [
+                        answer.eq(found.value),
+                        error.eq(of_field & vmx.failed),
+                        state.eq(_State.ANSWER),
+                    ]
+                with m.Else():
+                    m.d.sync += [
+                        kind.eq(ParkKind.STOP),
+                        where.eq(0),
+                        pc.eq(found.pc),
+                        privilege.eq(Privilege.MACHINE),
+                        state.eq(_State.DRAIN),
+                    ]
+            with m.Case(VmxOutcome.GUEST):
+                m.d.comb += going.eq(1)
+            with m.Case(VmxOutcome.HOST):
+                m.d.comb += [self.failed_entry.eq(found.parks), going.eq(~found.parks)]
+                with m.If(found.parks):
+                    m.d.sync += [
+                        kind.eq(ParkKind.VM_EXIT),
+                        where.world.eq(World.NON_ROOT),
+                        state.eq(_State.DRAIN),
+                    ]
+        with m.If(commanded & (found.outcome != VmxOutcome.NEXT)):
+            m.d.comb += self.host.response.valid.eq(1)
+
+    def _show_exit(self, m, kind):
+        """The park record of a VM exit."""
+        park, saved = self.park, self.vmx.saved
+        with m.If(kind == ParkKind.VM_EXIT):
+            m.d.comb += [
+                park.reason.eq(saved.exit_reason),
+                park.qualification.eq(saved.exit_qualification),
+                park.gva.eq(saved.exit_gva),
+                park.gpa.eq(saved.exit_gpa),
+                park.pc.eq(saved.guest_pc),
+                park.rs1.eq(saved.exit_rs1),
+                park.rs2.eq(saved.exit_rs2),
+                park.instruction.eq(saved.exit_instruction),
+                park.length.eq(saved.exit_instruction_length),
+                park.privilege.eq(saved.guest_privilege),
+            ]

@@ -29,6 +29,8 @@ class Pipeline(wiring.Component):
     ----------
     bit_manipulation : bool
         With Zba, Zbb and Zbs.
+    vmx : bool
+        With VMX instructions, and guests.
 
     Members
     -------
@@ -67,10 +69,10 @@ class Pipeline(wiring.Component):
     unpredicted: Out(1)
     stages: Out(PipelineStages)
 
-    def __init__(self, *, bit_manipulation):
-        self.issue = IssueStage(bit_manipulation=bit_manipulation)
+    def __init__(self, *, bit_manipulation, vmx):
+        self.issue = IssueStage(bit_manipulation=bit_manipulation, vmx=vmx)
         self.execute = ExecuteStage(bit_manipulation=bit_manipulation)
-        self.commit = CommitStage(bit_manipulation=bit_manipulation)
+        self.commit = CommitStage(bit_manipulation=bit_manipulation, vmx=vmx)
         super().__init__()
 
     def elaborate(self, platform):
@@ -89,6 +91,7 @@ class Pipeline(wiring.Component):
 
         kill, misfit = Signal(), Signal()
         m.d.comb += [
+            commit.resumes.eq(self.external_redirect),
             kill.eq(commit.kill | commit.halt.valid | self.hold),
             # What waits is older; after a redirect the aligner's instruction is a wrong one.
             misfit.eq(self.misfit.valid & ~waiting.full & ~self.redirect.valid),

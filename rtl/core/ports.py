@@ -43,18 +43,22 @@ class InterruptLines(data.Struct):
 class HostRequest(data.Struct):
     """A command to the parked hart.
 
-    ``index`` is the GPR or CSR number. For SFENCE_VMA, bit 0 says that a page is given and bit 1
+    ``index`` is the GPR or CSR number, that of a field, or funct7 of a VMX instruction, whose rs1 is
+    ``operand`` and rs2 ``data``. For SFENCE_VMA, bit 0 says that a page is given and bit 1
     that an ASID is; ``data`` holds the page number (27 bits) and from bit 32 the ASID. For
     WRITE_PRIVILEGE and CHARGE, ``data`` holds the privilege and the cycles.
     """
 
     command: HostCommand
     index: 12
+    operand: 64
     data: 64
 
 
 class HostResponse(data.Struct):
-    """``error``: no such CSR, or it cannot be written."""
+    """``error``: no such CSR, or it cannot be written; no such field, or none can be read or written
+    now; no such VMX instruction here.
+    """
 
     data: 64
     error: 1
@@ -100,8 +104,8 @@ class HartEvents(data.Struct):
     """What the counters count; levels hold for the cycle, strobes come once per event.
 
     ``transition`` and ``charging`` say where a cycle with ``advance`` goes; in all others it is
-    the guest's. ``exit`` strobes when a trap that parks is taken, with ``reason`` = interrupt
-    flag and code.
+    the guest's. ``exit`` strobes when a trap or VM exit that parks is taken, with ``reason`` = flags
+    that tell interrupts and VM exits, and the code.
     """
 
     retired: 1
@@ -113,4 +117,4 @@ class HartEvents(data.Struct):
     instruction_walk: 1
     data_walk: 1
     exit: 1
-    reason: data.StructLayout({"code": 6, "interrupt": 1})
+    reason: data.StructLayout({"code": 6, "interrupt": 1, "vm_exit": 1})

@@ -43,7 +43,7 @@ class SocConfig:
     branch_counters: int = _hart(_number(2048, 256, 16384, "Rows of each table of branch directions.", power=True))
     indirect_targets: int = _hart(_number(512, 16, 4096, "Targets of jumps through registers the predictor remembers.", power=True))
     bit_manipulation: bool = _hart(_switch(True, "The extensions Zba, Zbb and Zbs."))
-    vmx: bool = _hart(_switch(False, "The CSRs of the virtualization extension."))
+    vmx: bool = _hart(_switch(False, "The virtualization extension."))
 # fmt: on
 
     def __post_init__(self):

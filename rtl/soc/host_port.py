@@ -43,7 +43,7 @@ class HostPortUnit(wiring.Component):
         The host; addresses are those of the map.
     resume_wide : In(stream.Signature(Resume))
         Resume without going through registers. Both ways lead to ``resume``, one at a time.
-    command, resume, parked, park, stop, step, park_exceptions, park_interrupts, park_ebreak
+    command, resume, parked, park, stop, step, park_exceptions, park_interrupts, park_exits, park_ebreak
         To the hart. ``stop`` is held until the hart has parked.
     reset_request : Out(1)
         Strobe: reset everything but this unit. The counters become zero with it; the settings of
@@ -66,6 +66,7 @@ class HostPortUnit(wiring.Component):
     step: Out(1)
     park_exceptions: Out(64)
     park_interrupts: Out(64)
+    park_exits: Out(64)
     park_ebreak: Out(1)
     reset_request: Out(1)
     snoop: Out(SnoopPort())
@@ -116,6 +117,7 @@ class HostPortUnit(wiring.Component):
             self.reset_request.eq(control.reset.value),
             self.park_exceptions.eq(registers.park_exceptions.value.value),
             self.park_interrupts.eq(registers.park_interrupts.value.value),
+            self.park_exits.eq(registers.park_exits.value.value),
             self.park_ebreak.eq(registers.park_ebreak.value.value),
         ]
 
@@ -155,6 +157,8 @@ class HostPortUnit(wiring.Component):
         commands = self._commands(registers)
         memory_port = registers.memory.data
         size = Signal(range(9))
+        of_vmx, given = Signal(), Signal(64)
+        m.d.comb += registers.vmx.rd.value.next.eq(given)
         ports = [port for port, _do, _command, _index, _data in commands]
         with m.FSM():
             with m.State("IDLE"):
@@ -173,10 +177,14 @@ class HostPortUnit(wiring.Component):
                                 self.command.request.valid.eq(1),
                                 self.command.request.payload.command.eq(command),
                                 self.command.request.payload.index.eq(index),
+                                self.command.request.payload.operand.eq(
+                                    registers.vmx.rs1.value.value
+                                ),
                                 self.command.request.payload.data.eq(data),
                                 port.request.ready.eq(self.command.request.ready),
                             ]
                             with m.If(self.command.request.ready):
+                                m.d.sync += of_vmx.eq(port is registers.vmx.execute)
                                 m.next = "COMMAND"
                 self._start_memory(m, registers, failure, access_error, size)
             with m.State("COMMAND"):
@@ -190,6 +198,8 @@ class HostPortUnit(wiring.Component):
                     ]
                 with m.If(self.command.response.valid):
                     m.d.sync += failure.eq(access_error.REFUSED)
+                    with m.If(of_vmx):
+                        m.d.sync += given.eq(self.command.response.payload.data)
                     m.next = "IDLE"
             for name, bus in (("SNOOP", self.snoop), ("PERIPHERAL", self.peripheral)):
                 with m.State(name):
@@ -216,6 +226,7 @@ class HostPortUnit(wiring.Component):
         for port, read, write in (
             (registers.gpr, HostCommand.READ_GPR, HostCommand.WRITE_GPR),
             (registers.csr, HostCommand.READ_CSR, HostCommand.WRITE_CSR),
+            (registers.vmcs, HostCommand.READ_FIELD, HostCommand.WRITE_FIELD),
         ):
             request = port.request.payload
             rows.append((port, C(1), Mux(request.write, write, read), request.index, request.data))
@@ -236,6 +247,9 @@ class HostPortUnit(wiring.Component):
             rows.append((port, fields(port, name).go, command, C(0), C(0)))
         charge = fields(registers.charge, "charge")
         rows.append((registers.charge, C(1), HostCommand.CHARGE, C(0), charge.cycles))
+        execute = fields(registers.vmx.execute, "vmx.execute")
+        second = registers.vmx.rs2.value.value
+        rows.append((registers.vmx.execute, C(1), HostCommand.VMX, execute.operation, second))
         return rows
 
     def _start_memory(self, m, registers, failure, access_error, size):

@@ -168,6 +168,7 @@ class Soc(wiring.Component):
             hart.step.eq(port.step),
             hart.park_exceptions.eq(port.park_exceptions),
             hart.park_interrupts.eq(port.park_interrupts),
+            hart.park_exits.eq(port.park_exits),
             hart.park_ebreak.eq(port.park_ebreak),
             hart.skip.eq(self.skip),
             hart.stall.eq(window.overdue),

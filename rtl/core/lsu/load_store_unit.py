@@ -113,6 +113,8 @@ class LoadStoreUnit(wiring.Component):
         In the cycle with ``done``: the value for rd, or the exception and its mtval. ``done`` and
         ``value`` come late; ``fault`` and what goes with it from registers.
     clear_reservation, written : In
+    refusal : Out(Fault)
+        With ``fault``: which one of the EPT it was; otherwise not an EPT_* one.
     physical, stored :
         Bus address of the access (its first byte), and whether memory was written; valid with
         ``done``.
@@ -132,6 +134,7 @@ class LoadStoreUnit(wiring.Component):
     fault: Out(1)
     cause: Out(6)
     fault_address: Out(64)
+    refusal: Out(Fault)
     physical: Out(BUS_ADDRESS_BITS)
     stored: Out(1)
     clear_reservation: In(1)
@@ -254,13 +257,18 @@ class LoadStoreUnit(wiring.Component):
                     Exception_.STORE_ADDRESS_MISALIGNED,
                 ),
             }[kind]
-            m.d.sync += [state.eq(_State.FAULT), self.cause.eq(Mux(reads, load, store))]
+            m.d.sync += [
+                state.eq(_State.FAULT),
+                self.cause.eq(Mux(reads, load, store)),
+                self.refusal.eq(Fault.NONE),
+            ]
 
         def fail_translation(fault):
             with m.If(fault == Fault.PAGE):
                 fail("page")
             with m.Else():
                 fail("access")
+            m.d.sync += self.refusal.eq(fault)
 
         # The reservation, a line of RAM.
         reserved = Signal()

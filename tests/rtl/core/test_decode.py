@@ -29,7 +29,7 @@ class Both(wiring.Component):
     expanded: Out(32)
 
     def __init__(self, bit_manipulation):
-        self.decoder = Decoder(bit_manipulation=bit_manipulation)
+        self.decoder = Decoder(bit_manipulation=bit_manipulation, vmx=False)
         super().__init__()
 
     def elaborate(self, platform):

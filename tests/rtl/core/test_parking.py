@@ -116,7 +116,7 @@ class Bench:
 def test_every_cycle_counts_where_it_belongs(seed):
     """A transition begins with the trap taken and ends with the first retirement after resume."""
     rng = random.Random(seed)
-    dut = ParkingUnit()
+    dut = ParkingUnit(vmx=False)
 
     async def bench(ctx):
         hart = Bench(ctx, dut, rng)
@@ -152,7 +152,7 @@ def test_every_cycle_counts_where_it_belongs(seed):
 
 def test_stops_and_steps():
     """A request to stop lasts until the hart halts; a step stops after one instruction or trap."""
-    dut = ParkingUnit()
+    dut = ParkingUnit(vmx=False)
 
     async def bench(ctx):
         hart = Bench(ctx, dut, random.Random(0))
