@@ -7,12 +7,14 @@ __all__ = [
     "BusError",
     "ChargesError",
     "GuestPages",
+    "GuestStopped",
     "GuestTooLarge",
     "MachineBusy",
     "MachineError",
     "UnhandledExit",
     "UnknownTechnique",
     "VmmError",
+    "VmxFailure",
 ]
 
 
@@ -28,6 +30,30 @@ class GuestPages(VmmError):
             f"the guest turned paging on (satp {satp:#x}, pc {pc:#x}): "
             "this technique runs only guests that do not page"
         )
+
+
+class VmxFailure(VmmError):
+    """A VMX instruction failed."""
+
+    def __init__(self, instruction: str, why: str):
+        super().__init__(f"{instruction} failed: {why}")
+
+
+class GuestStopped(VmmError):
+    """The guest cannot go on, by no fault of the VMM's.
+
+    Members
+    -------
+    reason : str
+        Its name, for programs.
+    registers : str
+        pc, privilege, GPRs and CSRs of the guest, several lines for people.
+    """
+
+    def __init__(self, reason: str, pc: int, registers: str, why: str = ""):
+        self.reason = reason
+        self.registers = registers
+        super().__init__(f"the guest was stopped: {reason} at pc {pc:#x}{why and f' ({why})'}")
 
 
 class UnhandledExit(VmmError):

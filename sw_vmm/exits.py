@@ -13,18 +13,27 @@ __all__ = [
     "BudgetSpent",
     "ConsoleText",
     "CsrAccess",
+    "EntryFailure",
     "EnvironmentCall",
+    "EptMisconfiguration",
+    "EptViolation",
     "Exit",
     "FetchFault",
     "Finished",
     "GuestException",
+    "Hypercall",
     "InterruptExit",
+    "InterruptWindow",
     "MemoryFault",
     "MmioRead",
     "MmioWrite",
     "Operation",
+    "PreemptionTimer",
     "PrivilegedInstruction",
+    "SfenceVma",
     "Stopped",
+    "VmxInstruction",
+    "Wfi",
     "WindowAccess",
 ]
 
@@ -67,7 +76,9 @@ class MmioWrite:
 
 @dataclass(slots=True)
 class MemoryFault:
-    """An access outside guest RAM that no device can serve: lr, sc, amo."""
+    """An access outside guest RAM that no device can serve: lr, sc, amo, the part of an access
+    behind the end of a double word, or a guest's page table that lies there.
+    """
 
     access: Access
     gpa: int
@@ -150,6 +161,104 @@ class InterruptExit:
 
 
 @dataclass(slots=True)
+class EptViolation:
+    """The EPT does not permit an access to guest RAM.
+
+    ``final`` is False when it is refused on the way through the guest's own page tables; ``gpa`` is
+    then that of the entry.
+    """
+
+    gpa: int
+    access: Access
+    final: bool
+
+    @property
+    def reason(self) -> str:
+        return "ept_violation"
+
+
+@dataclass(slots=True)
+class EptMisconfiguration:
+    """An entry of the EPT makes no sense."""
+
+    gpa: int
+
+    @property
+    def reason(self) -> str:
+        return "ept_misconfiguration"
+
+
+@dataclass(slots=True)
+class Hypercall:
+    """VMCALL; what it wants stands in registers."""
+
+    @property
+    def reason(self) -> str:
+        return "vmcall"
+
+
+@dataclass(slots=True)
+class Wfi:
+    """A wfi of a guest whose wfi exits."""
+
+    @property
+    def reason(self) -> str:
+        return "wfi"
+
+
+@dataclass(slots=True)
+class SfenceVma:
+    """A sfence.vma of a guest whose sfence.vma exits; None stands for x0."""
+
+    gva: int | None
+    asid: int | None
+
+    @property
+    def reason(self) -> str:
+        return "sfence_vma"
+
+
+@dataclass(slots=True)
+class PreemptionTimer:
+    """The preemption timer came to zero."""
+
+    @property
+    def reason(self) -> str:
+        return "preemption_timer"
+
+
+@dataclass(slots=True)
+class InterruptWindow:
+    """The guest could take an interrupt of the window mask."""
+
+    @property
+    def reason(self) -> str:
+        return "interrupt_window"
+
+
+@dataclass(slots=True)
+class VmxInstruction:
+    """The guest wants to be a hypervisor: any VMX instruction but VMCALL, by its name."""
+
+    name: str
+
+    @property
+    def reason(self) -> str:
+        return self.name
+
+
+@dataclass(slots=True)
+class EntryFailure:
+    """The VM entry found the guest state bad; ``check`` is the name of the entry check."""
+
+    check: str
+
+    @property
+    def reason(self) -> str:
+        return "bad_guest_state"
+
+
+@dataclass(slots=True)
 class WindowAccess:
     """An access to the hardware's device window waits for an answer."""
 
@@ -211,6 +320,15 @@ Exit = (
     | EnvironmentCall
     | GuestException
     | InterruptExit
+    | EptViolation
+    | EptMisconfiguration
+    | Hypercall
+    | Wfi
+    | SfenceVma
+    | PreemptionTimer
+    | InterruptWindow
+    | VmxInstruction
+    | EntryFailure
     | WindowAccess
     | Stopped
     | BudgetSpent

@@ -74,7 +74,8 @@ class Machine(Protocol):
 
     Addresses are hpa. Everything but ``run`` needs a parked hart and raises ``MachineBusy``
     otherwise; addresses nobody answers raise ``BusError``. After ``reset`` the hart is parked
-    (kind STOP, M-mode) at the reset vector 0x1000.
+    (kind STOP, M-mode) at the reset vector 0x1000. CSRs are root's, whatever world it is parked in;
+    VMX instructions and fields need a machine that has the extension (``config.vmx``).
     """
 
     #: ram_size in bytes, and the members of SocConfig.
@@ -89,10 +90,17 @@ class Machine(Protocol):
         """
 
     def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
-        """Arm the hart to go on at ``pc`` in the record's privilege with the next ``run``."""
+        """Arm the hart to go on at ``pc`` in the record's privilege with the next ``run``.
+
+        From a park by a VM exit that is VMRESUME, of the guest at ``pc``; where it is a VMfail the
+        hart parks again, kind STOP.
+        """
 
     def stop(self) -> None:
         """Ask a running hart to park (kind STOP) before its next instruction."""
+
+    @property
+    def parked(self) -> bool: ...
 
     @property
     def park(self) -> ParkRecord: ...
@@ -132,6 +140,23 @@ class Machine(Protocol):
 
     def park_on(self, exceptions: int, interrupts: int) -> None:
         """Choose the traps taken in root M-mode that park the hart: bit n is cause n."""
+
+    def park_on_exits(self, mask: int) -> None:
+        """Choose the VM exits that park the hart: bit n is reason n."""
+
+    def vmx(self, name: str, first: int = 0, second: int = 0) -> int:
+        """Carry out a VMX instruction as the parked root M-mode would; the value is what rd gets.
+
+        ``first`` and ``second`` are the values of rs1 and rs2. A vmlaunch or vmresume that enters
+        the guest gives 0 and is followed by ``run``; one that finds the guest state bad is parked
+        at once, if exits with reason 33 park.
+        """
+
+    def read_field(self, number: int) -> int:
+        """VMREAD of the current VMCS. Raises MachineError when it fails."""
+
+    def write_field(self, number: int, value: int) -> None:
+        """VMWRITE of the current VMCS. Raises MachineError when it fails."""
 
     def read_memory(self, hpa: int, length: int) -> bytes: ...
     def write_memory(self, hpa: int, data: bytes) -> None: ...

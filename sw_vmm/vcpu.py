@@ -1,7 +1,5 @@
 """A virtual CPU on the machine's hart: run it, and get one typed exit."""
 
-from functools import cache
-
 from rtl.arch.paging import Access
 from rtl.arch.records import ParkKind
 from rtl.arch.traps import INTERRUPT_BIT, Exception_
@@ -10,7 +8,6 @@ from sw_vmm.errors import MachineError, UnhandledExit
 from sw_vmm.exits import (
     BudgetSpent,
     ConsoleText,
-    CsrAccess,
     EnvironmentCall,
     Exit,
     FetchFault,
@@ -25,10 +22,10 @@ from sw_vmm.exits import (
     Stopped,
     WindowAccess,
 )
-from sw_vmm.hart import CsrFunction
 from sw_vmm.interpreter.decode import decode
 from sw_vmm.interpreter.operations import LOADS, STORES
 from sw_vmm.machine import Event, Machine, ParkRecord
+from sw_vmm.vm_exits import csr_access, decode_vm_exit
 
 __all__ = ["Vcpu", "exit_code_of_tohost"]
 
@@ -36,16 +33,12 @@ __all__ = ["Vcpu", "exit_code_of_tohost"]
 _STOPPING = 1_000_000
 
 _OPERATIONS = {operation.value: operation for operation in Operation}
-_CSR_FUNCTIONS = {
-    "csrrw": CsrFunction.WRITE,
-    "csrrs": CsrFunction.SET,
-    "csrrc": CsrFunction.CLEAR,
-}
 _PAGE_FAULTS = {
     Exception_.LOAD_PAGE_FAULT: Access.READ,
     Exception_.STORE_PAGE_FAULT: Access.WRITE,
 }
-_PARKED, _ROOT_TRAP = int(Event.PARKED), int(ParkKind.ROOT_TRAP)
+_PARKED = int(Event.PARKED)
+_STOP, _ROOT_TRAP, _VM_EXIT = (int(kind) for kind in ParkKind)
 _INTERRUPT = 1 << INTERRUPT_BIT
 _ILLEGAL = int(Exception_.ILLEGAL_INSTRUCTION)
 _ECALL = int(Exception_.ECALL_FROM_USER)
@@ -59,28 +52,23 @@ def exit_code_of_tohost(value: int) -> int:
     return value >> 1
 
 
-@cache
-def _csr_instruction(word: int) -> tuple[int, int, int, bool, int, bool] | None:
-    """number, function, rd, immediate form, its immediate, writes; None for anything else."""
-    decoded = decode(word)
-    if decoded is None or not decoded.name.startswith("csrr"):
-        return None
-    function = _CSR_FUNCTIONS[decoded.name.removesuffix("i")]
-    immediate_form = decoded.name.endswith("i")
-    writes = function == CsrFunction.WRITE or decoded.rs1 != 0
-    return decoded.immediate, function, decoded.rd, immediate_form, decoded.rs1, writes
-
-
 class Vcpu:
     """The machine's hart as KVM shows a CPU.
 
     ``run`` lets the hart go on and comes back with why it stopped. ``record`` is the park record
     of that moment; it is valid whenever ``parked``. Addresses of root page faults are taken for
     guest-physical ones: the guest runs in a root where the two are the same.
+
+    Parameters
+    ----------
+    machine : Machine
+    ram : range
+        Where guest RAM is (gpa); what the EPT refuses elsewhere is a device access.
     """
 
-    def __init__(self, machine: Machine):
+    def __init__(self, machine: Machine, ram: range = range(0)):
         self._machine = machine
+        self._ram = ram
         self.record: ParkRecord = machine.park
         self.parked = True
 
@@ -89,17 +77,28 @@ class Vcpu:
         self._machine.resume(pc, rd=rd, value=value, charge=charge)
         self.parked = False
 
+    def launch(self) -> None:
+        """VMLAUNCH of the current VMCS, whose guest the next ``run`` begins.
+
+        Raises MachineError when the VMCS is not one that can be entered.
+        """
+        status = self._machine.vmx("vmlaunch")
+        if status:
+            raise MachineError(f"VMLAUNCH failed with {status:#x}")
+        # Bad guest state parks at once.
+        self.parked = self._machine.parked
+        if self.parked:
+            self.record = self._machine.park
+
     def run(self, cycles: int) -> Exit:
-        """Run for at most ``cycles`` cycles."""
-        event = self._machine.run(cycles)
+        """Run for at most ``cycles`` cycles; a hart that is parked says why at once."""
+        event = _PARKED if self.parked else self._machine.run(cycles)
         if event == _PARKED:
             self.parked = True
             self.record = record = self._machine.park
-            if record.kind == _ROOT_TRAP:
-                return self._trap(record)
-            if record.kind == ParkKind.STOP:
-                return Stopped()
-            raise UnhandledExit(record, "a VM exit, and this technique does not use VMX")
+            if record.kind == _VM_EXIT:
+                return decode_vm_exit(self._machine, record, self._ram)
+            return self._trap(record) if record.kind == _ROOT_TRAP else Stopped()
         return self._other(event)
 
     def _other(self, event: Event) -> Exit:
@@ -140,11 +139,9 @@ class Vcpu:
     def _trap(self, record: ParkRecord) -> Exit:
         cause = record.reason
         if cause == _ILLEGAL:
-            csr = _csr_instruction(record.instruction)
+            csr = csr_access(record)
             if csr is not None:
-                number, function, rd, immediate_form, immediate, writes = csr
-                operand = immediate if immediate_form else record.rs1
-                return CsrAccess(number, function, operand, rd, writes)
+                return csr
             decoded = decode(record.instruction)
             if decoded is not None and decoded.name in _OPERATIONS:
                 return PrivilegedInstruction(_OPERATIONS[decoded.name])
