@@ -670,7 +670,7 @@ class CommitStage(wiring.Component):
 
     def _record(self, m, inst, rd, rs2, done, take, left):
         m.submodules.recorder = recorder = RetirementRecorder(vmx=self._vmx)
-        connect(m, recorder.port, flipped(self.retirement))
+        connect(m, recorder.retirement, flipped(self.retirement))
         m.d.comb += [
             recorder.instruction.eq(inst),
             recorder.rd.eq(rd),

@@ -42,7 +42,7 @@ class RetirementRecorder(wiring.Component):
         Of the memory instruction that retires.
     value : In(64)
         What was written to rd, a cycle later.
-    port : Out(RetirementPort())
+    retirement : Out(RetirementPort())
     """
 
     instruction: In(Executed)
@@ -61,7 +61,7 @@ class RetirementRecorder(wiring.Component):
     physical: In(BUS_ADDRESS_BITS)
     stored: In(1)
     value: In(64)
-    port: Out(RetirementPort())
+    retirement: Out(RetirementPort())
 
     def __init__(self, *, vmx):
         self._vmx = vmx
@@ -69,7 +69,7 @@ class RetirementRecorder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        record, inst, trap = self.port.record, self.instruction, self.trap
+        record, inst, trap = self.retirement.record, self.instruction, self.trap
         kept = Signal.like(record)
         m.d.comb += [record.eq(kept), record.value.eq(self.value)]
         with m.If(kept.trap):
@@ -79,7 +79,7 @@ class RetirementRecorder(wiring.Component):
             inst.operation == MemoryOperation.STORE_CONDITIONAL.value
         )
         # A trap is taken in the cycle after it is decided, and nothing retires then.
-        m.d.sync += self.port.valid.eq(self.done | self.trapped | self.exited)
+        m.d.sync += self.retirement.valid.eq(self.done | self.trapped | self.exited)
         with m.If(self.done | self.take):
             m.d.sync += [
                 kept.pc.eq(inst.pc),

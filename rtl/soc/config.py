@@ -93,7 +93,8 @@ def _values(member) -> str:
     return f"{kind} from {member.metadata['least']} to {member.metadata['most']}"
 
 
-#: The named configurations: ``full`` is the default, ``small`` is for a small FPGA.
+#: The named configurations: ``full`` is the default, ``small`` is for a small FPGA, ``vmx`` is ``full``
+#: with the virtualization extension.
 CONFIGURATIONS = {
     "full": SocConfig(),
     "small": SocConfig(
@@ -107,6 +108,7 @@ CONFIGURATIONS = {
         indirect_targets=64,
         bit_manipulation=False,
     ),
+    "vmx": SocConfig(vmx=True),
 }
 
 

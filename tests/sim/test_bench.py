@@ -58,6 +58,11 @@ def measured_small():
     return once(LibraryMachine(CONFIGURATIONS["small"], ram_size=RAM_SIZE + (16 << 20)))
 
 
+@pytest.fixture(scope="module")
+def measured_vmx():
+    return once(LibraryMachine(CONFIGURATIONS["vmx"], ram_size=RAM_SIZE + (16 << 20)))
+
+
 def once(machine):
     found = {}
 
@@ -82,6 +87,14 @@ def test_cycles_of_the_small_configuration_are_as_recorded(measured_small, name)
     """vmxlab bench --record --config small"""
     small = CONFIGURATIONS["small"].as_dict()
     assert changes(load_history(), {name: measured_small(name)}, small) == []
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_virtualization_that_is_off_costs_no_cycle(measured_vmx, name):
+    """vmxlab bench --record --config vmx"""
+    found, history = measured_vmx(name), load_history()
+    for configuration in ("vmx", "full"):
+        assert changes(history, {name: found}, CONFIGURATIONS[configuration].as_dict()) == []
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
