@@ -11,18 +11,14 @@ from rtl.core.decode import SystemOperation, Unit, reads_only
 from rtl.core.execute.bit_counter import BitCounter, CountOperation
 from rtl.core.execute.execute import Executed
 from rtl.core.frontend.fetch import Redirect
-from rtl.core.guest_exit import GuestExit, Leave, reason_of
-from rtl.core.guest_port import GuestPort, VmxPort
 from rtl.core.issue import Producer
 from rtl.core.lsu.load_store_unit import MemoryInstruction
 from rtl.core.ports import RetirementPort, WaitingAccess
 from rtl.core.retire import RetirementRecorder
 from rtl.core.traps import Trap
-from rtl.mmu.context import EptFault, Fault, Invalidation, Privilege, World
-from rtl.vmx.intercept import ExitReason
-from rtl.vmx.ports import VmxOperation, VmxOutcome
+from rtl.mmu.context import Fault, Invalidation, Privilege, World
 
-__all__ = ["CommitStage", "Halt"]
+__all__ = ["CommitStage", "CommitState", "Halt"]
 
 
 #: All codes of causes there are fit into them.
@@ -49,7 +45,9 @@ class Halt(data.Struct):
     world: World
 
 
-class _State(enum.Enum, shape=3):
+class CommitState(enum.Enum, shape=3):
+    """Where the instruction that has stepped aside stands; the last two are for guests."""
+
     RUN = 0
     CSR = 1
     SYSTEM = 2
@@ -75,15 +73,11 @@ class CommitStage(wiring.Component):
     ----------
     bit_manipulation : bool
         Instructions of Unit.COUNT come.
-    vmx : bool
-        Instructions of Unit.VMX come, and guests. Without it ``vmx`` and ``guest`` are not used.
 
     Members
     -------
     stop : In(1)
         Halt before the next instruction.
-    resumes : In(Redirect)
-        The halted hart goes on.
     park_exceptions, park_interrupts : In(64)
         Causes of root traps that halt the hart once taken.
     park_ebreak : In(1)
@@ -109,16 +103,11 @@ class CommitStage(wiring.Component):
     retired, trapped : Out(1)
         Strobes; ``trapped`` in the cycle a trap is taken, with ``trapped_park`` if it parks.
     exited, exited_park : Out(1)
-        In the cycle of a VM exit, or a VM entry of an instruction that ends in root because the guest
-        state is bad; and whether it parks.
-    vmx : Out(VmxPort()), guest : Out(GuestPort())
-    fetch_refusal, data_refusal : In(EptFault)
-        What belongs to the EPT fault of an instruction, or of its access.
+        0 without guests.
     """
 
     i: In(stream.Signature(Executed))
     stop: In(1)
-    resumes: In(Redirect)
     park_exceptions: In(64)
     park_interrupts: In(64)
     park_ebreak: In(1)
@@ -183,29 +172,27 @@ class CommitStage(wiring.Component):
     invalidate: Out(stream.Signature(Invalidation))
     fence_i: Out(1)
 
-    vmx: Out(VmxPort())
-    guest: Out(GuestPort())
-    fetch_refusal: In(EptFault)
-    data_refusal: In(EptFault)
+    #: There are guests.
+    _has_guests = False
 
-    def __init__(self, *, bit_manipulation, vmx):
+    def __init__(self, *, bit_manipulation):
         self._bit_manipulation = bit_manipulation
-        self._vmx = vmx
         super().__init__()
 
     def elaborate(self, platform):
         m = Module()
-        state = Signal(_State)
+        self._state = state = Signal(CommitState)
         # What came last, and what has stepped aside; of the two, what is under way.
-        fresh, fresh_valid, aside = Signal(Executed), Signal(), Signal(Executed)
-        held = self.held
+        self._fresh = fresh = Signal(Executed)
+        self._aside = aside = Signal(Executed)
+        fresh_valid, held = Signal(), self.held
         valid, first = Signal(), Signal()
-        inst = Signal(Executed)
-        done = Signal()
-        flush, csr_writes = Signal(), Signal()
-        result, rd = Signal(64), Signal(5)
-        # A wait of the guest ends; after a park it has to go on.
-        woken, asleep = Signal(), Signal()
+        self._inst = inst = Signal(Executed)
+        #: It retires; it does not, a trap is decided; what is asked for besides.
+        self._done, self._take, self._flush = done, take, flush = Signal(), Signal(), Signal()
+        self._cause = cause = Signal(Trap)
+        csr_writes = Signal()
+        self._result, self._rd = result, rd = Signal(64), Signal(5)
 
         # A late operand is caught from write-back in the first cycle.
         rs2, fresh_rs2 = Signal(64), Signal(64)
@@ -231,106 +218,69 @@ class CommitStage(wiring.Component):
 
         # What is decided before the instruction begins. A stop is taken from a waiting wfi too,
         # which then starts anew; an interrupt ends the wfi first.
-        refused, intercepted, waits = Signal(), Signal(), Signal()
+        self._refused, self._waits = refused, waits = Signal(), Signal()
+        # No wait for the end of an instruction goes on.
+        self._woken = woken = Signal()
         starts = fresh_valid & first
         breaks = (fresh.unit == Unit.SYSTEM) & (fresh.operation == SystemOperation.EBREAK.value)
         breaking = breaks & self.park_ebreak & ~self.interrupt
-        stopping, interrupted, going = Signal(), Signal(), Signal()
+        self._stopping = stopping = Signal()
+        interrupted, going = Signal(), Signal()
         m.d.comb += [
             stopping.eq(starts & (self.stop | breaking) | waits & self.stop),
             interrupted.eq(starts & self.interrupt & ~self.stop),
             going.eq(starts & ~self.interrupt & ~self.stop & ~breaking),
         ]
 
-        take = Signal()
-        cause, leave = Signal(Trap), Signal(Leave)
-
-        def raise_(code, value=0):
-            m.d.comb += [take.eq(1), cause.code.eq(code), cause.value.eq(value)]
-
-        def exit_(reason, code=0, value=0):
-            raise_(code, value)
-            m.d.comb += [leave.valid.eq(1), leave.reason.eq(reason)]
-
-        def exit_of_ept(fault, gva):
-            """With a fault of the EPT nothing is raised in the guest."""
-            if self._vmx:
-                for kind in (Fault.EPT_VIOLATION, Fault.EPT_MISCONFIGURATION):
-                    with m.If(fault == kind):
-                        exit_(ExitReason[kind.name], value=gva)
-
         accesses = Signal()
         m.d.comb += [
-            accesses.eq(Mux(held, state == _State.RUN, going & (fresh.unit == Unit.MEMORY))),
+            accesses.eq(Mux(held, state == CommitState.RUN, going & (fresh.unit == Unit.MEMORY))),
         ]
         with m.If(interrupted):
             m.d.comb += [take.eq(1), cause.interrupt.eq(1), cause.code.eq(self.interrupt_code)]
-            if self._vmx:
-                with m.If(self.guest.event.valid):
-                    exit_(self.guest.event.reason, self.guest.event.cause)
+            self._take_event(m)
         with m.Elif(going), m.Switch(fresh.unit):
             with m.Case(Unit.ILLEGAL):
                 address = Mux(fresh.fault_second, fresh.link, fresh.pc)
                 with m.If(fresh.fault == Fault.NONE):
-                    raise_(Exception_.ILLEGAL_INSTRUCTION, fresh.bits)
+                    self._raise(m, Exception_.ILLEGAL_INSTRUCTION, fresh.bits)
                 with m.Elif(fresh.fault == Fault.PAGE):
-                    raise_(Exception_.INSTRUCTION_PAGE_FAULT, address)
+                    self._raise(m, Exception_.INSTRUCTION_PAGE_FAULT, address)
                 with m.Else():
-                    raise_(Exception_.INSTRUCTION_ACCESS_FAULT, address)
-                exit_of_ept(fresh.fault, address)
+                    self._raise(m, Exception_.INSTRUCTION_ACCESS_FAULT, address)
+                self._refuse(m, fresh.fault, address)
             with m.Case(Unit.MEMORY):
                 pass  # see below
             with m.Case(Unit.CSR):
-                m.d.sync += state.eq(_State.CSR)
+                m.d.sync += state.eq(CommitState.CSR)
             with m.Case(Unit.SYSTEM):
-                self._begin_system(m, state, fresh, refused, intercepted, done)
-            with m.Case(Unit.VMX):
-                self._begin_vmx(m, state, fresh, refused)
+                self._begin_system(m, fresh)
+            self._begin_others(m, fresh)
             with m.Default():
                 m.d.comb += done.eq(1)
         with m.If(accesses):
             with m.If(self.memory_fault):
-                raise_(self.memory_cause, self.memory_fault_address)
-                exit_of_ept(self.memory_refusal, self.memory_fault_address)
+                self._raise(m, self.memory_cause, self.memory_fault_address)
+                self._refuse(m, self.memory_refusal, self.memory_fault_address)
             with m.Else():
                 m.d.comb += done.eq(self.memory_done)
         with m.Switch(state):
-            with m.Case(_State.CSR):
-                m.d.sync += state.eq(_State.RUN)
+            with m.Case(CommitState.CSR):
+                m.d.sync += state.eq(CommitState.RUN)
                 with m.If(self.csr_illegal):
-                    raise_(Exception_.ILLEGAL_INSTRUCTION, aside.bits)
-                with m.Elif(self.guest.csr_exits if self._vmx else Const(0, 1)):
-                    exit_(self.guest.csr_reason)
+                    self._raise(m, Exception_.ILLEGAL_INSTRUCTION, aside.bits)
                 with m.Else():
-                    m.d.comb += [done.eq(1), self.csr_write.eq(csr_writes), flush.eq(csr_writes)]
-            with m.Case(_State.SYSTEM):
+                    self._finish_csr(m, csr_writes)
+            with m.Case(CommitState.SYSTEM):
                 with m.If(refused):
-                    raise_(Exception_.ILLEGAL_INSTRUCTION, aside.bits)
-                with m.Elif(intercepted):
-                    exit_(
-                        Mux(
-                            aside.operation == SystemOperation.WFI.value,
-                            ExitReason.WFI,
-                            ExitReason.SFENCE_VMA,
-                        )
-                    )
+                    self._raise(m, Exception_.ILLEGAL_INSTRUCTION, aside.bits)
                 with m.Else():
-                    self._system(m, aside, raise_, done, flush, waits)
+                    self._system(m)
                 with m.If(take | stopping | done):
-                    m.d.sync += state.eq(_State.RUN)
-            with m.Case(_State.TRAP):
-                m.d.sync += state.eq(_State.RUN)
-            if self._vmx:
-                with m.Case(_State.VMX):
-                    self._vmx_instruction(m, state, aside, refused, raise_, exit_, take, done)
-                with m.Case(_State.WAIT):
-                    m.d.comb += waits.eq(1)
-                    with m.If(self.guest.event.valid & ~self.stop):
-                        exit_(self.guest.event.reason, self.guest.event.cause)
-                        m.d.comb += leave.waiting.eq(1)
-                    with m.If(self.guest.event.valid | self.stop | self.wake):
-                        m.d.sync += state.eq(_State.RUN)
-                        m.d.comb += woken.eq(1)
+                    m.d.sync += state.eq(CommitState.RUN)
+            with m.Case(CommitState.TRAP):
+                m.d.sync += state.eq(CommitState.RUN)
+            self._go_on_with_others(m)
 
         # Chosen by the unit alone: whether it is written is known late.
         with m.Switch(inst.unit):
@@ -340,8 +290,6 @@ class CommitStage(wiring.Component):
                 m.d.comb += result.eq(count)
             with m.Case(Unit.CSR):
                 m.d.comb += result.eq(self.csr_value)
-            with m.Case(Unit.VMX):
-                m.d.comb += result.eq(self.vmx.answer.value)
             with m.Default():
                 m.d.comb += result.eq(fresh.result)
         m.d.comb += rd.eq(inst.rd)
@@ -349,27 +297,21 @@ class CommitStage(wiring.Component):
         self._memory(m, inst, rs2, fresh, fresh_valid)
         self._fence(m, aside)
         self._csr(m, fresh, going, csr_writes)
-        trap, left = self._trap(m, state, aside, take, cause, leave, stopping)
+        self._trap(m)
 
         # Where control goes on.
         m.d.comb += self.redirect.pc.eq(aside.link)
-        with m.If(state == _State.TRAP):
+        with m.If(state == CommitState.TRAP):
             m.d.comb += [
                 self.redirect.valid.eq(~self.trapped_park),
                 self.redirect.pc.eq(self.trap_vector),
             ]
-            if self._vmx:
-                with m.If(self.exited):
-                    m.d.comb += [
-                        self.redirect.valid.eq(~self.exited_park),
-                        self.redirect.pc.eq(self.guest.fields.host_pc),
-                    ]
         with m.Elif(self.ret_valid):
             m.d.comb += [self.redirect.valid.eq(1), self.redirect.pc.eq(self.ret_pc)]
         with m.Elif(flush):
             m.d.comb += self.redirect.valid.eq(1)
         m.d.comb += [
-            self.kill.eq(take | stopping | self.redirect.valid | (state == _State.TRAP)),
+            self.kill.eq(take | stopping | self.redirect.valid | (state == CommitState.TRAP)),
             self.clear_reservation.eq(take | self.ret_valid | stopping),
         ]
 
@@ -377,7 +319,7 @@ class CommitStage(wiring.Component):
         leaves = done | take | stopping | woken
         m.d.comb += [
             self.i.ready.eq(first),
-            self.empty.eq(~valid & (state == _State.RUN)),
+            self.empty.eq(~valid & (state == CommitState.RUN)),
             self.retired.eq(done),
             self.producer.rd.eq(Mux(fresh_valid, fresh.rd, 0)),
             self.producer.late.eq(fresh.late),
@@ -399,9 +341,6 @@ class CommitStage(wiring.Component):
             m.d.sync += fresh.indexed.eq(self.waiting_indexed)
         with m.If(self.kill):
             m.d.sync += fresh_valid.eq(0)
-        if self._vmx:
-            self._change_worlds(m, state, inst, aside, rd, trap, left)
-            self._go_to_sleep(m, state, aside, done, stopping, asleep)
 
         # Write-back.
         # What is loaded comes last, so it is chosen last.
@@ -409,10 +348,40 @@ class CommitStage(wiring.Component):
             self.rd.eq(Mux(done, rd, 0)),
             self.write_back_value.eq(Mux(inst.unit == Unit.MEMORY, self.memory_value, result)),
         ]
-        self._record(m, inst, rd, rs2, done, take, left)
+        self._record(m, rs2)
         return m
 
-    def _begin_system(self, m, state, inst, refused, intercepted, done):
+    def _raise(self, m, code, value=0):
+        m.d.comb += [self._take.eq(1), self._cause.code.eq(code), self._cause.value.eq(value)]
+
+    # What guests add.
+
+    def _take_event(self, m):
+        """Before an instruction; an interrupt is taken where nothing else is said."""
+
+    def _refuse(self, m, fault, gva):
+        """A fault was met in a translation."""
+
+    def _begin_others(self, m, inst):
+        """Further cases of a switch by the unit of what begins."""
+
+    def _go_on_with_others(self, m):
+        """Further cases of a switch by the state."""
+
+    def _intercepts(self, m, inst):
+        """Whether a system instruction that is legal does nothing, in its first cycle."""
+        return Const(0, 1)
+
+    def _may_park(self):
+        """Whether traps are root's."""
+        return Const(1, 1)
+
+    # Instructions that take more than one cycle.
+
+    def _finish_csr(self, m, writes):
+        m.d.comb += [self._done.eq(1), self.csr_write.eq(writes), self._flush.eq(writes)]
+
+    def _begin_system(self, m, inst):
         """In its first cycle an instruction finds out whether it may; what it does, and whom it
         stops, follows from registers in the second.
         """
@@ -430,79 +399,36 @@ class CommitStage(wiring.Component):
             ):
                 with m.Case(operation.value):
                     m.d.comb += refuses.eq(refusal)
-        m.d.sync += refused.eq(refuses)
+        m.d.sync += self._refused.eq(refuses)
         with m.If(inst.operation == SystemOperation.FENCE.value):
             # The load/store unit finishes each access before the next: all is in order.
-            m.d.comb += done.eq(1)
+            m.d.comb += self._done.eq(1)
         with m.Else():
-            m.d.sync += state.eq(_State.SYSTEM)
-        intercepts = Signal()
-        if self._vmx:
-            controls = self.guest.fields.execution_controls
-            chosen = Mux(
-                inst.operation == SystemOperation.WFI.value,
-                controls.wfi_exiting,
-                (inst.operation == SystemOperation.SFENCE_VMA.value) & controls.sfence_vma_exiting,
-            )
-            m.d.comb += intercepts.eq(chosen & (self.vmx.world == World.NON_ROOT))
-            m.d.sync += intercepted.eq(intercepts)
+            m.d.sync += self._state.eq(CommitState.SYSTEM)
         m.d.comb += self.invalidate.valid.eq(
-            (inst.operation == SystemOperation.SFENCE_VMA.value) & ~refuses & ~intercepts
+            (inst.operation == SystemOperation.SFENCE_VMA.value)
+            & ~refuses
+            & ~self._intercepts(m, inst)
         )
 
-    def _begin_vmx(self, m, state, inst, refused):
-        """The same for a VMX instruction (docs/isa/vmx.md#legality)."""
-        if not self._vmx:
-            return
-        machine = self.privilege == Privilege.MACHINE
-        known = self.vmx.on | (inst.operation == VmxOperation.VMXON.value)
-        m.d.sync += [
-            state.eq(_State.VMX),
-            refused.eq(
-                (inst.operation == VmxOperation.VMFUNC.value)
-                | (self.vmx.world == World.ROOT) & ~(machine & known)
-            ),
-        ]
-
-    def _vmx_instruction(self, m, state, inst, refused, raise_, exit_, take, done):
-        """From the second cycle on."""
-        request, asked = self.vmx.request, Signal()
-        m.d.comb += [
-            request.p.operation.eq(inst.operation),
-            request.p.rs1.eq(inst.rs1),
-            request.p.rs2.eq(inst.rs2),
-        ]
-        with m.If(refused):
-            raise_(Exception_.ILLEGAL_INSTRUCTION, inst.bits)
-        with m.Elif(self.vmx.world == World.NON_ROOT):
-            exit_(reason_of(m, inst.operation))
-        with m.Else():
-            m.d.comb += [request.valid.eq(~asked), done.eq(self.vmx.answered)]
-            m.d.sync += asked.eq((asked | request.ready) & ~done)
-        with m.If(take | done):
-            m.d.sync += state.eq(_State.RUN)
-
-    def _system(self, m, inst, raise_, done, flush, waits):
+    def _system(self, m):
         """The second cycle, and those in which wfi waits."""
+        inst, done = self._aside, self._done
         with m.Switch(inst.operation):
             with m.Case(SystemOperation.FENCE_I.value):
-                m.d.comb += [done.eq(1), flush.eq(1), self.fence_i.eq(1)]
+                m.d.comb += [done.eq(1), self._flush.eq(1), self.fence_i.eq(1)]
             with m.Case(SystemOperation.ECALL.value):
-                raise_(Exception_.ECALL_FROM_USER + self.privilege.as_value())
+                self._raise(m, Exception_.ECALL_FROM_USER + self.privilege.as_value())
             with m.Case(SystemOperation.EBREAK.value):
-                raise_(Exception_.BREAKPOINT, inst.pc)
+                self._raise(m, Exception_.BREAKPOINT, inst.pc)
             with m.Case(SystemOperation.MRET.value):
                 m.d.comb += [done.eq(1), self.ret_valid.eq(1)]
             with m.Case(SystemOperation.SRET.value):
                 m.d.comb += [done.eq(1), self.ret_valid.eq(1), self.ret_supervisor.eq(1)]
             with m.Case(SystemOperation.WFI.value):
-                m.d.comb += [waits.eq(1), done.eq(self.wake & ~self.stop)]
-                if self._vmx:
-                    # A guest's retires before it waits.
-                    with m.If(self.vmx.world == World.NON_ROOT):
-                        m.d.comb += [waits.eq(0), done.eq(1)]
+                m.d.comb += [self._waits.eq(1), done.eq(self.wake & ~self.stop)]
             with m.Case(SystemOperation.SFENCE_VMA.value):
-                m.d.comb += [done.eq(1), flush.eq(1)]
+                m.d.comb += [done.eq(1), self._flush.eq(1)]
 
     def _fence(self, m, inst):
         # sfence.vma names its operands by register number: x0 stands for all.
@@ -534,10 +460,6 @@ class CommitStage(wiring.Component):
         immediate = inst.funct3[2]
         source = inst.bits[15:20]
         m.d.sync += writes.eq(self.csr_request.writes)
-        if self._vmx:
-            reads = Signal()
-            m.d.sync += reads.eq((inst.funct3[:2] != CsrOperation.WRITE.value) | (inst.rd != 0))
-            m.d.comb += [self.guest.reads.eq(reads), self.guest.writes.eq(writes)]
         m.d.comb += [
             self.csr_request.valid.eq(going & (inst.unit == Unit.CSR)),
             self.csr_request.number.eq(inst.bits[20:32]),
@@ -548,30 +470,27 @@ class CommitStage(wiring.Component):
             ),
         ]
 
-    def _trap(self, m, state, inst, take, cause, leave, stopping):
+    def _trap(self, m):
         """Latch the trap decided; one cycle later it is taken, and may halt the hart.
 
-        The instruction has stepped aside by then. Gives both that were latched.
+        The instruction has stepped aside by then.
         """
-        halt, trap, left = self.halt, Signal(Trap), Signal(Leave)
-        with m.If(take):
-            m.d.sync += state.eq(_State.TRAP)
-        with m.If(take | stopping):
+        halt, inst, stopping = self.halt, self._aside, self._stopping
+        self._latched = trap = Signal(Trap)
+        with m.If(self._take):
+            m.d.sync += self._state.eq(CommitState.TRAP)
+        with m.If(self._take | stopping):
             # There is no cause when the hart is stopping.
-            m.d.sync += [trap.eq(cause), left.eq(leave)]
+            m.d.sync += trap.eq(self._cause)
         selected = Mux(trap.interrupt, self.park_interrupts, self.park_exceptions)
         selected = selected[: 1 << _CODE_BITS].bit_select(trap.code[:_CODE_BITS], 1)
         stopped = Signal()
         m.d.sync += stopped.eq(stopping)
-        root = Const(1, 1)
-        if self._vmx:
-            root = self.vmx.world == World.ROOT
-            self._exit(m, state, inst, trap, left)
         m.d.comb += [
             self.trap.eq(trap),
             self.trap_pc.eq(inst.pc),
-            self.trapped.eq((state == _State.TRAP) & ~self.exited),
-            self.trapped_park.eq(self.trapped & self.trap_to_machine & selected & root),
+            self.trapped.eq((self._state == CommitState.TRAP) & ~self.exited),
+            self.trapped_park.eq(self.trapped & self.trap_to_machine & selected & self._may_park()),
             halt.valid.eq(self.trapped_park | stopped | self.exited_park),
             halt.kind.eq(Mux(self.trapped, ParkKind.ROOT_TRAP, ParkKind.STOP)),
             halt.trap.eq(trap),
@@ -582,109 +501,23 @@ class CommitStage(wiring.Component):
             halt.rs1.eq(inst.rs1),
             halt.rs2.eq(inst.rs2),
             halt.privilege.eq(self.privilege),
-            halt.world.eq(~root),
-        ]
-        with m.If(self.exited_park):
-            m.d.comb += [halt.kind.eq(ParkKind.VM_EXIT), halt.world.eq(World.NON_ROOT)]
-        return trap, left
-
-    def _exit(self, m, state, inst, trap, left):
-        """Whether the guest exits instead. The VMX unit is ready: the guest has come this far."""
-        m.submodules.guest_exit = exit_ = GuestExit()
-        guest, answer = self.guest, self.vmx.answer
-        m.d.comb += [
-            exit_.leave.eq(left),
-            exit_.trap.eq(trap),
-            exit_.instruction.eq(inst),
-            exit_.privilege.eq(self.privilege),
-            exit_.bitmap.eq(guest.fields.exception_bitmap),
-            exit_.fetch_refusal.eq(self.fetch_refusal),
-            exit_.data_refusal.eq(self.data_refusal),
-            guest.exit.payload.eq(exit_.record),
-            guest.exit.valid.eq(
-                (state == _State.TRAP) & (self.vmx.world == World.NON_ROOT) & exit_.exits
-            ),
-            self.exited.eq(guest.exit.valid),
-            self.exited_park.eq(self.exited & guest.parks),
-        ]
-        # An entry that ends in root is no exit in the trace, but parks like one.
-        with m.If((state == _State.VMX) & self.vmx.answered):
-            m.d.comb += self.exited_park.eq((answer.outcome == VmxOutcome.HOST) & answer.parks)
-
-    def _change_worlds(self, m, state, inst, aside, rd, trap, left):
-        """What a VMX instruction, or an entry of the parked hart, comes to."""
-        vmx, answer = self.vmx, self.vmx.answer
-        with m.If((inst.unit == Unit.VMX) & ~answer.writes_rd):
-            m.d.comb += rd.eq(0)
-        with m.If(vmx.answered & (answer.outcome != VmxOutcome.NEXT)):
-            m.d.comb += [
-                self.clear_reservation.eq(1),
-                self.redirect.valid.eq(~self.exited_park & (state == _State.VMX)),
-                self.redirect.pc.eq(answer.pc),
-            ]
-        with m.If(vmx.answered & (answer.outcome == VmxOutcome.GUEST)):
-            self._sleep(m, aside, answer.pc)
-            with m.If(answer.injection.valid):
-                m.d.sync += [
-                    state.eq(_State.TRAP),
-                    trap.interrupt.eq(answer.injection.interrupt),
-                    trap.code.eq(answer.injection.cause),
-                    trap.value.eq(answer.injection.value),
-                    left.eq(0),
-                    left.exempt.eq(1),
-                ]
-            with m.Elif(answer.waiting):
-                m.d.sync += [state.eq(_State.WAIT), self.held.eq(1)]
-
-    @staticmethod
-    def _sleep(m, aside, pc):
-        """Let there be a wfi that has retired, before the instruction at ``pc``."""
-        m.d.sync += [
-            aside.eq(0),
-            aside.pc.eq(pc),
-            aside.fault.eq(Fault.ACCESS),
-            aside.unit.eq(Unit.SYSTEM),
-            aside.operation.eq(SystemOperation.WFI.value),
+            halt.world.eq(~self._may_park()),
         ]
 
-    def _go_to_sleep(self, m, state, aside, done, stopping, asleep):
-        """A guest's wfi, and what is left of one when the hart was stopped in it."""
-        sleeps = Signal()
-        m.d.comb += sleeps.eq(
-            (state == _State.SYSTEM)
-            & (aside.operation == SystemOperation.WFI.value)
-            & (self.vmx.world == World.NON_ROOT)
-            & done
-            & ~self.wake
+    def _record(self, m, rs2):
+        m.submodules.recorder = self._recorder = recorder = RetirementRecorder(
+            guests=self._has_guests
         )
-        with m.If(stopping):
-            m.d.sync += asleep.eq(state == _State.WAIT)
-        with m.If(self.resumes.valid):
-            m.d.sync += asleep.eq(0)
-        with m.If(sleeps):
-            self._sleep(m, aside, aside.link)
-        with m.Elif(self.resumes.valid & asleep):
-            self._sleep(m, aside, self.resumes.pc)
-        with m.If(sleeps | self.resumes.valid & asleep):
-            m.d.sync += [state.eq(_State.WAIT), self.held.eq(1)]
-
-    def _record(self, m, inst, rd, rs2, done, take, left):
-        m.submodules.recorder = recorder = RetirementRecorder(vmx=self._vmx)
         connect(m, recorder.retirement, flipped(self.retirement))
         m.d.comb += [
-            recorder.instruction.eq(inst),
-            recorder.rd.eq(rd),
+            recorder.instruction.eq(self._inst),
+            recorder.rd.eq(self._rd),
             recorder.rs2.eq(rs2),
-            recorder.done.eq(done),
-            recorder.take.eq(take),
+            recorder.done.eq(self._done),
+            recorder.take.eq(self._take),
             recorder.trapped.eq(self.trapped),
             recorder.trap.eq(self.trap),
-            recorder.injected.eq(left.exempt),
-            recorder.pc.eq(self.trap_pc),
-            recorder.exited.eq(self.exited),
-            recorder.saved.eq(self.vmx.saved),
             recorder.privilege.eq(self.privilege),
-            recorder.world.eq(self.vmx.world),
             recorder.physical.eq(self.memory_physical),
             recorder.stored.eq(self.memory_stored),
             recorder.value.eq(self.write_back_value),

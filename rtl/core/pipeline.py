@@ -11,6 +11,7 @@ from rtl.core.execute.multiplier import Multiplier
 from rtl.core.frontend.aligner import FetchedInstruction
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
+from rtl.core.guest_commit import GuestCommitStage
 from rtl.core.issue import IssueStage
 from rtl.core.ports import PipelineStages
 from rtl.core.regfile import RegisterFile
@@ -72,7 +73,9 @@ class Pipeline(wiring.Component):
     def __init__(self, *, bit_manipulation, vmx):
         self.issue = IssueStage(bit_manipulation=bit_manipulation, vmx=vmx)
         self.execute = ExecuteStage(bit_manipulation=bit_manipulation)
-        self.commit = CommitStage(bit_manipulation=bit_manipulation, vmx=vmx)
+        self._vmx = vmx
+        commit = GuestCommitStage if vmx else CommitStage
+        self.commit = commit(bit_manipulation=bit_manipulation)
         super().__init__()
 
     def elaborate(self, platform):
@@ -91,7 +94,6 @@ class Pipeline(wiring.Component):
 
         kill, misfit = Signal(), Signal()
         m.d.comb += [
-            commit.resumes.eq(self.external_redirect),
             kill.eq(commit.kill | commit.halt.valid | self.hold),
             # What waits is older; after a redirect the aligner's instruction is a wrong one.
             misfit.eq(self.misfit.valid & ~waiting.full & ~self.redirect.valid),
@@ -128,6 +130,8 @@ class Pipeline(wiring.Component):
             self.stages.committing.eq(~commit.empty),
             self.stages.retired.eq(commit.retired),
         ]
+        if self._vmx:
+            m.d.comb += commit.resumes.eq(self.external_redirect)
         with m.If(self.gpr_write != 0):
             m.d.comb += [
                 registers.rd.eq(self.gpr_write),

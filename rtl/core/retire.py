@@ -21,8 +21,8 @@ class RetirementRecorder(wiring.Component):
 
     Parameters
     ----------
-    vmx : bool
-        There are guests.
+    guests : bool
+        There are guests. Without them ``injected``, ``exited`` and what goes with them are not used.
 
     Members
     -------
@@ -63,8 +63,8 @@ class RetirementRecorder(wiring.Component):
     value: In(64)
     retirement: Out(RetirementPort())
 
-    def __init__(self, *, vmx):
-        self._vmx = vmx
+    def __init__(self, *, guests):
+        self._has_guests = guests
         super().__init__()
 
     def elaborate(self, platform):
@@ -105,7 +105,7 @@ class RetirementRecorder(wiring.Component):
                 kept.store.eq(0),
                 kept.data.eq(trap.value),
             ]
-        if self._vmx:
+        if self._has_guests:
             self._guests(m, record, kept)
         return m
 
