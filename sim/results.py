@@ -146,6 +146,11 @@ _EXIT_ROWS = (
     SchemaRow("cause", "integer", "Exception code.", optional=True),
     SchemaRow("tval", "integer", "Trap value.", optional=True),
     SchemaRow("interrupt", "integer", "Interrupt code.", optional=True),
+    SchemaRow("final", "boolean", "The EPT refused the address itself, not an entry of the guest's page table.", True),
+    SchemaRow("name", "string", "The VMX instruction.", True),
+    SchemaRow("check", "string", "The entry check that failed.", True),
+    SchemaRow("gva", "integer or null", "Virtual address of a fence; null: all.", True),
+    SchemaRow("asid", "integer or null", "ASID of a fence; null: all.", True),
 )
 # fmt: on
 

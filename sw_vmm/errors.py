@@ -15,6 +15,7 @@ __all__ = [
     "UnknownTechnique",
     "VmmError",
     "VmxFailure",
+    "VmxMissing",
 ]
 
 
@@ -37,6 +38,13 @@ class VmxFailure(VmmError):
 
     def __init__(self, instruction: str, why: str):
         super().__init__(f"{instruction} failed: {why}")
+
+
+class VmxMissing(VmmError):
+    """A technique needs the virtualization extension, and the machine does not have it."""
+
+    def __init__(self, technique: str):
+        super().__init__(f"{technique} needs a machine with the virtualization extension (vmx)")
 
 
 class GuestStopped(VmmError):

@@ -1,12 +1,15 @@
 """Guest memory as the VMM sees it: the machine's RAM, or a copy of its own."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from rtl.arch.paging import PAGE_BITS
 from sw_vmm.machine import Machine
 
-__all__ = ["GuestMemory", "LocalMemory", "MachineMemory"]
+__all__ = ["GuestMemory", "LocalMemory", "MachineMemory", "MappedMemory"]
+
+_PAGE = 1 << PAGE_BITS
 
 
 class GuestMemory(Protocol):
@@ -40,6 +43,38 @@ class MachineMemory:
 
     def write_bytes(self, gpa: int, data: bytes) -> None:
         self._machine.write_memory(gpa, data)
+
+
+class MappedMemory:
+    """Guest RAM in the machine's RAM, page by page where ``hpa_of`` says; the hart must be parked."""
+
+    def __init__(self, machine: Machine, base: int, size: int, hpa_of: Callable[[int], int]):
+        self._machine = machine
+        self._hpa_of = hpa_of
+        self.base = base
+        self.end = base + size
+
+    def _pieces(self, gpa: int, length: int) -> Iterable[tuple[int, int]]:
+        while length > 0:
+            piece = min(length, _PAGE - gpa % _PAGE)
+            yield self._hpa_of(gpa), piece
+            gpa, length = gpa + piece, length - piece
+
+    def read(self, gpa: int, size: int) -> int:
+        return int.from_bytes(self.read_bytes(gpa, size), "little")
+
+    def write(self, gpa: int, size: int, value: int) -> None:
+        self.write_bytes(gpa, value.to_bytes(size, "little"))
+
+    def read_bytes(self, gpa: int, length: int) -> bytes:
+        read = self._machine.read_memory
+        return b"".join(read(hpa, piece) for hpa, piece in self._pieces(gpa, length))
+
+    def write_bytes(self, gpa: int, data: bytes) -> None:
+        done = 0
+        for hpa, piece in self._pieces(gpa, len(data)):
+            self._machine.write_memory(hpa, data[done : done + piece])
+            done += piece
 
 
 class LocalMemory:

@@ -5,6 +5,7 @@ from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT, WINDOW_INTERRUPTS
 from rtl.arch.paging import PAGE_BITS
 from sw_vmm.bus import Bus
 from sw_vmm.devices import Clint, DeviceWindow, Finisher, Plic, Rom, Uart
+from sw_vmm.ept import MemorySlot
 from sw_vmm.errors import BadImage, GuestTooLarge
 from sw_vmm.machine import Machine
 from sw_vmm.memory import GuestMemory, MachineMemory
@@ -75,6 +76,16 @@ class Vm:
     @property
     def ram_end(self) -> int:
         return self.ram_base + self.ram_size
+
+    @property
+    def slot(self) -> MemorySlot:
+        """Guest RAM in the machine's RAM: at the same address."""
+        return MemorySlot(self.ram_base, self.ram_base, self.ram_size)
+
+    @property
+    def monitor(self) -> range:
+        """RAM that belongs to the VMM (hpa)."""
+        return range(self.ram_end, self.ram_end + MONITOR_SIZE)
 
     def load(self, gpa: int, data: bytes, name: str = "image") -> None:
         """Put an image into guest RAM. Raises BadImage when it does not fit there."""

@@ -24,19 +24,19 @@ class Clint:
     ----------
     cycles_per_tick : int
     offset : int
-        mtime minus whole ticks of the machine cycle; a write of mtime moves it.
+        mtime minus whole ticks of the machine cycle; a write of mtime moves it, modulo 2**64.
     """
 
     _registers = RegisterFile(_PLACES)
 
     def __init__(self, *, cycles_per_tick: int, offset: int = 0):
         self._cycles_per_tick = cycles_per_tick
-        self._offset = offset
+        self.offset = offset
         self.msip = 0
         self.mtimecmp = _ALL
 
     def mtime(self, now: int) -> int:
-        return now // self._cycles_per_tick + self._offset & _ALL
+        return now // self._cycles_per_tick + self.offset & _ALL
 
     def cycle_of(self, tick: int, now: int) -> int | None:
         """First cycle from which mtime is at least ``tick``; None when it is never reached.
@@ -47,11 +47,11 @@ class Clint:
             return now
         if tick == _ALL:
             return None
-        return (tick - self._offset) * self._cycles_per_tick
+        return (tick - self.offset) * self._cycles_per_tick
 
     def tick_of(self, cycle: int) -> int:
         """The first tick that begins at ``cycle`` or later."""
-        return -(-cycle // self._cycles_per_tick) + self._offset
+        return -(-cycle // self._cycles_per_tick) + self.offset
 
     def lines(self, now: int) -> int:
         """Its bits of mip."""
@@ -74,4 +74,4 @@ class Clint:
                 self.mtimecmp = part.write(self.mtimecmp, data)
             else:
                 mtime = self.mtime(now)
-                self._offset += part.write(mtime, data) - mtime
+                self.offset += part.write(mtime, data) - mtime

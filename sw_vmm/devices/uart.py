@@ -230,6 +230,17 @@ class Uart:
                 due.append(self._timeout_at)
         return min((at for at in due if at > now), default=None)
 
+    def text_due(self) -> int | None:
+        """When the text to stop at has been sent, if its end is among the bytes on their way."""
+        text = self._stop_text
+        if not text or self._sending is None or self._sending_looped:
+            return None
+        sent = bytes(self.output[-(len(text) - 1) :]) if len(text) > 1 else b""
+        at = (sent + bytes((self._sending, *self._transmit))).find(text)
+        if at < 0:
+            return None
+        return self._sent_at + (at + len(text) - 1 - len(sent)) * self._cycles_per_byte
+
     def settle(self) -> None:
         """Let the bytes still to be sent leave; for the end of a run."""
         while self._sending is not None:

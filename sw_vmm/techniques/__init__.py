@@ -8,13 +8,14 @@ from sw_vmm.techniques.interpret import Interpret
 from sw_vmm.techniques.native import Native
 from sw_vmm.techniques.technique import ExitRow, Technique
 from sw_vmm.techniques.trap_emulate import TrapEmulate
+from sw_vmm.techniques.vmx_ept import VmxEpt
 from sw_vmm.vm import Vm
 
 __all__ = ["TECHNIQUES", "Technique", "make_technique"]
 
 #: Every technique by its name on the command line, in the order tables show them.
 TECHNIQUES: dict[str, Callable[..., Technique]] = {
-    technique.name: technique for technique in (Native, Interpret, TrapEmulate)
+    technique.name: technique for technique in (Native, Interpret, TrapEmulate, VmxEpt)
 }
 
 

@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
+from enum import Enum
 from typing import Protocol
 
+from sw_vmm.exits import Exit
+from sw_vmm.machine import ParkRecord
 from sw_vmm.result import Cycles, ExitStatistics, Outcome, Result, Spread
 from sw_vmm.vm import Vm
 
-__all__ = ["ExitLog", "ExitRow", "Technique", "counted_cycles", "result_of"]
+__all__ = ["ExitLog", "ExitRow", "Technique", "counted_cycles", "exit_row", "result_of"]
 
 #: One exit, for a log: plain values under the names of the ``--exits`` schema.
 ExitRow = dict[str, object]
@@ -67,6 +71,25 @@ class ExitLog:
             reason: ExitStatistics(sum(samples.values()), Spread.of(samples), self._charged[reason])
             for reason, samples in sorted(self._cycles.items())
         }
+
+
+def exit_row(
+    exit_: Exit, record: ParkRecord, *, instret: int, privilege: int, charged: int
+) -> ExitRow:
+    """The row of an exit whose cycles are not known yet."""
+    return {
+        "reason": exit_.reason,
+        "cycle": record.cycle,
+        "instret": instret,
+        "pc": record.pc,
+        "privilege": privilege,
+        "instruction": record.instruction,
+        "charged": charged,
+        **{
+            name: value.value if isinstance(value, Enum) else value
+            for name, value in asdict(exit_).items()
+        },
+    }
 
 
 def counted_cycles(counters: dict[str, int], idle: int = 0) -> Cycles:

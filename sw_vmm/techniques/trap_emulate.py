@@ -5,7 +5,6 @@ out on a virtual hart and goes on behind it. This is for guests that do not page
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
 from enum import Enum
 
 from rtl.arch.csrs import CSRS, INTERRUPTS, MENVCFG
@@ -35,7 +34,13 @@ from sw_vmm.memory import MachineMemory
 from sw_vmm.registers import ParkedRegisters
 from sw_vmm.result import Result
 from sw_vmm.techniques.shadow import Root, ShadowRoots
-from sw_vmm.techniques.technique import ExitLog, ExitRow, counted_cycles, result_of
+from sw_vmm.techniques.technique import (
+    ExitLog,
+    ExitRow,
+    counted_cycles,
+    exit_row,
+    result_of,
+)
 from sw_vmm.vcpu import Vcpu, exit_code_of_tohost
 from sw_vmm.vm import MONITOR_SIZE, Vm
 
@@ -151,7 +156,7 @@ class TrapEmulate:
             hart.now = record.cycle
             hart.instret = record.instret + self._emulated
             self._pc = record.pc
-            privilege = hart.privilege
+            privilege, instret = hart.privilege, hart.instret
             self._rd = self._value = 0
             self._charge = self._exit_price
             self._changed = True
@@ -162,7 +167,11 @@ class TrapEmulate:
             hart.now += self._charge
             if self._changed or hart.now >= self._quiet_until:
                 self._attend()
-            row = self._row(exit_, privilege) if log.wants_rows else None
+            row = None
+            if log.wants_rows:
+                row = exit_row(
+                    exit_, record, instret=instret, privilege=privilege, charged=self._charge
+                )
             log.open(exit_.reason, self._charge, before, row)
         return self._result()
 
@@ -227,22 +236,6 @@ class TrapEmulate:
 
     def read_memory(self, gpa: int, length: int) -> bytes:
         return self._machine.read_memory(gpa, length)
-
-    def _row(self, exit_: Exit, privilege: int) -> ExitRow:
-        record = self._vcpu.record
-        return {
-            "reason": exit_.reason,
-            "cycle": record.cycle,
-            "instret": record.instret + self._emulated,
-            "pc": record.pc,
-            "privilege": privilege,
-            "instruction": record.instruction,
-            "charged": self._charge,
-            **{
-                name: value.value if isinstance(value, Enum) else value
-                for name, value in asdict(exit_).items()
-            },
-        }
 
     # -- exits -------------------------------------------------------------------------------------
 

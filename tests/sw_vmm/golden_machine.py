@@ -138,8 +138,8 @@ class GoldenMachine:
     def resume(self, pc, *, rd=0, value=0, charge=0):
         self._need_parked()
         self._armed = (pc & _WORD, rd, value & _WORD)
-        if charge:
-            self.charge(charge)
+        self.cycle += charge
+        self.charged += charge
 
     def _go_on(self):
         pc, rd, value = self._armed
