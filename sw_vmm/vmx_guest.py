@@ -12,8 +12,10 @@ from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS
 from sw_vmm.charge import ChargeModel
 from sw_vmm.ept import Ept, MemorySlot, PageAllocator
 from sw_vmm.errors import BusError, GuestStopped, UnhandledExit, VmxFailure
+from sw_vmm.event_counters import EventCounters
 from sw_vmm.exits import (
     BudgetSpent,
+    CsrAccess,
     EntryFailure,
     EptMisconfiguration,
     EptViolation,
@@ -136,6 +138,7 @@ class VmxGuest:
         self._device_price = charges.price(**_DEVICE)
         self._fill_price = charges.price(**_FILL)
         self._field_price = charges.price(vmcs=1)
+        self._csr_price = charges.price(csr=1)
         self._injection_price = charges.price(vmcs=2)
         self.now = self.until = 0
         self.slice_end = _NEVER
@@ -146,6 +149,7 @@ class VmxGuest:
         #: Instructions the VMM has carried out instead of the hart.
         self.emulated = 0
         self.launched = False
+        self._counters = EventCounters()
         self._changed = True
         self._deadline: int | None = None
         # What the fields hold.
@@ -185,12 +189,13 @@ class VmxGuest:
         return self.vm.reset_vector
 
     def _fields(self) -> dict[str, int]:
-        controls = ["preemption_timer", "enable_vpid"]
+        controls = ["preemption_timer", "enable_vpid", "use_csr_bitmap"]
         if self._wfi_exits:
             controls.append("wfi_exiting")
         return {
             "execution_controls": control_word("execution_controls", *controls),
             "exit_controls": control_word("exit_controls"),
+            **self._counters.bitmaps,
             "eptp": self.ept.eptp,
             "vpid": self._vpid,
             "host_pc": self._host_pc,
@@ -244,6 +249,10 @@ class VmxGuest:
                 self.inject(ACCESS_FAULT[access], self.vcpu.record.gva)
             case FetchFault():
                 self.inject(Exception_.INSTRUCTION_ACCESS_FAULT, self.vcpu.record.gva)
+            case CsrAccess(number) as access if number in self._counters:
+                self.charge += self._csr_price
+                self.rd, self.value = access.rd, self._counters.access(access)
+                self._retire()
             case VmxInstruction() | Hypercall():
                 # The virtual hart has no such extension.
                 self.inject(Exception_.ILLEGAL_INSTRUCTION, self.vcpu.record.instruction)

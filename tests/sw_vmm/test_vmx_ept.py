@@ -175,6 +175,30 @@ def test_the_guest_counts_what_the_vmm_carries_out(inhibited):
     assert words(technique, 1) == [0 if inhibited else 11]
 
 
+@pytest.mark.parametrize("function", ["csrrw", "csrrs", "csrrc"])
+def test_event_counters_hold_what_is_written(function):
+    """The event selector's writable bits, and no more; the machine's own do not change."""
+
+    def build(code):
+        code.add("addi", rd=10, rs1=0, imm=0x15)
+        code.add("csrrw", rd=0, rs1=10, csr=CSR["mhpmevent4"])
+        code.add("csrrw", rd=0, rs1=10, csr=CSR["mhpmcounter4"])
+        code.add("addi", rd=11, rs1=0, imm=-0x7F5)
+        for place, name in enumerate(("mhpmevent4", "mhpmcounter4")):
+            code.add(function, rd=12, rs1=11, csr=CSR[name])
+            code.add("csrrs", rd=13, rs1=0, csr=CSR[name])
+            code.add("sd", rs1=8, rs2=12, imm=16 * place)
+            code.add("sd", rs1=8, rs2=13, imm=16 * place + 8)
+        finish(code, 0)
+
+    technique, result = run_program(build)
+    operand = -0x7F5 & (1 << 64) - 1
+    new = {"csrrw": operand, "csrrs": 0x15 | operand, "csrrc": 0x15 & ~operand}[function]
+    selector = new & CSRS["mhpmevent4"].writable
+    assert words(technique, 4) == [0x15, selector, 0x15, new]
+    assert result.exits["csr_write"].count == 4 and result.exits["csr_read"].count == 2
+
+
 def test_a_software_interrupt_by_the_clint():
     def build(code):
         code.load_address(6, CLINT)
