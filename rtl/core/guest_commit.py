@@ -198,6 +198,7 @@ class GuestCommitStage(CommitStage):
             m.d.comb += [
                 self.halt.kind.eq(ParkKind.VM_EXIT),
                 self.halt.world.eq(World.NON_ROOT),
+                self.kill.eq(1),
             ]
 
     def _change_worlds(self, m):
