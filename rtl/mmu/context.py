@@ -1,12 +1,15 @@
 """What travels with every translation: who asks, for what, and what came of it."""
 
+from amaranth import Cat
 from amaranth.lib import data, enum
 
 from rtl.arch import paging, traps
+from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.vmx.ept import EPT_TAG_BITS
 from rtl.lib.layouts import enum_of
 
 __all__ = [
+    "FRAME_BITS",
     "Access",
     "EptFault",
     "Fault",
@@ -16,7 +19,12 @@ __all__ = [
     "TranslationContext",
     "TranslationQuery",
     "World",
+    "frame_of",
 ]
+
+#: Bits of a frame as translations give it: that of a bus address, and above it one that stands
+#: for all addresses beyond the bus, where nobody is.
+FRAME_BITS = BUS_ADDRESS_BITS - paging.PAGE_BITS + 1
 
 Access = enum_of(paging.Access, width=2)
 World = enum_of(traps.World, width=1)
@@ -95,9 +103,9 @@ class TranslationQuery(data.Struct):
 
 
 class Translation(data.Struct):
-    """Answer of a query: the frame (hpa bits 55:12), or the fault."""
+    """Answer of a query: the frame, see ``frame_of``, or the fault."""
 
-    frame: 44
+    frame: FRAME_BITS
     fault: Fault
 
 
@@ -122,3 +130,8 @@ class Invalidation(data.Struct):
     keep_global: 1
     match_ept: 1
     ept_tag: EPT_TAG_BITS
+
+
+def frame_of(number):
+    """A frame number (hpa bits 55:12) as translations give it."""
+    return Cat(number[: FRAME_BITS - 1], number[FRAME_BITS - 1 :].any())

@@ -1,13 +1,20 @@
 """The memory-management unit: two first-level TLBs, the second level and the walker they share."""
 
 from amaranth import *
-from amaranth.lib import enum, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from rtl.arch.memory_map import PHYSICAL_BITS
 from rtl.arch.paging import PAGE_BITS, VIRTUAL_BITS
 from rtl.arch.vmx.ept import EPT_GPA_BITS
-from rtl.mmu.context import EptFault, Fault, Invalidation, TranslationQuery
+from rtl.mmu.context import (
+    FRAME_BITS,
+    EptFault,
+    Fault,
+    Invalidation,
+    TranslationQuery,
+    frame_of,
+)
 from rtl.mmu.page_walker import PageWalker
 from rtl.mmu.ports import MmuEvents, PteMemory, TranslationPort
 from rtl.mmu.shared_tlb import SharedTlb
@@ -24,6 +31,18 @@ class _State(enum.Enum, shape=2):
     WALK = 2
     #: The second level knew, and the requester has not taken the answer yet.
     ANSWER = 3
+
+
+class _Answer(data.Struct):
+    """What is known of the query of the cycle before without the TLB: that it hits or misses,
+    the fault, and with ``unpaged`` the frame.
+    """
+
+    hit: 1
+    miss: 1
+    unpaged: 1
+    frame: FRAME_BITS
+    fault: Fault
 
 
 class Mmu(wiring.Component):
@@ -177,28 +196,37 @@ class Mmu(wiring.Component):
                 port.walked.valid.eq(offered & (data_walks == side)),
                 port.walked.p.eq(fault),
                 tlb.query.eq(port.query),
+                tlb.refilling.eq((state != _State.IDLE) & (data_walks == side)),
                 tlb.refill.entry.eq(walker.refill.entry),
                 tlb.refill.valid.eq(refill & (data_walks == side)),
             ]
-            with m.If(state == _State.LOOK_UP):
+            # Until the second level answers, what is asked for has the walker's page.
+            with m.If(shared.done):
                 m.d.comb += tlb.refill.entry.eq(shared.entry)
-            sign = port.query.gva[VIRTUAL_BITS - 1 :]
-            with m.If(port.query.context.paged):
-                m.d.comb += [port.hit.eq(tlb.hit), port.translation.frame.eq(tlb.frame)]
-                with m.If(sign.any() & ~sign.all()):
-                    m.d.comb += [port.hit.eq(1), port.translation.fault.eq(Fault.PAGE)]
-            with m.Elif(port.query.context.ept):
-                # A gpa beyond what an EPT can map is never cached: the walk says so.
-                beyond = port.query.gva[EPT_GPA_BITS:].any()
-                m.d.comb += [
-                    port.hit.eq(tlb.hit & ~beyond),
-                    port.translation.frame.eq(tlb.frame),
-                ]
-            with m.Else():
-                m.d.comb += [
-                    port.hit.eq(1),
-                    port.translation.frame.eq(port.query.gva[PAGE_BITS:PHYSICAL_BITS]),
-                ]
-                with m.If(port.query.gva[PHYSICAL_BITS:].any()):
-                    m.d.comb += port.translation.fault.eq(Fault.ACCESS)
+            self._answer(m, f"{'data' if side else 'instruction'}_answer", port, tlb)
         return m
+
+    def _answer(self, m, name, port, tlb):
+        """Answer the query of the cycle before: some are decided without the TLB."""
+        gva, context = port.query.gva, port.query.context
+        answer = Signal(_Answer, name=name)
+        sign = gva[VIRTUAL_BITS - 1 :]
+        m.d.sync += [
+            answer.eq(0),
+            answer.frame.eq(frame_of(gva[PAGE_BITS:PHYSICAL_BITS])),
+        ]
+        with m.If(context.paged):
+            with m.If(sign.any() & ~sign.all()):
+                m.d.sync += [answer.hit.eq(1), answer.fault.eq(Fault.PAGE)]
+        with m.Elif(context.ept):
+            # A gpa beyond what an EPT can map is never cached: the walk says so.
+            m.d.sync += answer.miss.eq(gva[EPT_GPA_BITS:].any())
+        with m.Else():
+            m.d.sync += [answer.hit.eq(1), answer.unpaged.eq(1)]
+            with m.If(gva[PHYSICAL_BITS:].any()):
+                m.d.sync += answer.fault.eq(Fault.ACCESS)
+        m.d.comb += [
+            port.hit.eq(answer.hit | (tlb.hit & ~answer.miss)),
+            port.translation.frame.eq(Mux(answer.unpaged, answer.frame, tlb.frame)),
+            port.translation.fault.eq(answer.fault),
+        ]

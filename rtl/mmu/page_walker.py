@@ -7,7 +7,14 @@ from amaranth.lib.wiring import In, Out
 from rtl.arch.memory_map import BUS_ADDRESS_BITS, MEMORY_MAP
 from rtl.arch.paging import LEVELS, PAGE_BITS, PTE, VPN_BITS
 from rtl.arch.vmx.ept import EPT_GPA_BITS
-from rtl.mmu.context import Access, EptFault, Fault, Invalidation, TranslationQuery
+from rtl.mmu.context import (
+    Access,
+    EptFault,
+    Fault,
+    Invalidation,
+    TranslationQuery,
+    frame_of,
+)
 from rtl.mmu.permissions import EptPermission, LeafPermission, PageRights, Pte, PteCheck, PteKind
 from rtl.mmu.ports import PAGE_NUMBER_BITS, PteMemory, Refill
 from rtl.mmu.tags import below, page_of, set_space
@@ -448,7 +455,7 @@ class PageWalker(wiring.Component):
             tag.level.eq(size),
             tag.guest_level.eq(Mux(context.paged, level, size)),
             # Above the size that counts, the bits may come from the page that was asked for.
-            entry.frame.eq(frame & ~within),
+            entry.frame.eq(frame_of(frame & ~within)),
             entry.rights.mxr.eq((leaf.r | leaf.x) & rights.r),
             entry.rights.r.eq(leaf.r & rights.r),
             entry.rights.w.eq(leaf.w & rights.w),

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import LEVELS, PAGE_BITS
 from rtl.arch.vmx.ept import EPT_GPA_BITS, EPT_TAG_BITS
-from rtl.mmu.context import Fault, Translation, TranslationQuery, World
+from rtl.mmu.context import FRAME_BITS, Fault, Translation, TranslationQuery, World
 from rtl.mmu.permissions import PageRights
 
 __all__ = [
@@ -30,9 +30,9 @@ PAGE_NUMBER_BITS = EPT_GPA_BITS - PAGE_BITS
 class TranslationPort(wiring.Signature):
     """A requester's way to its translations, seen from the requester.
 
-    ``hit`` and ``translation`` answer ``query`` in the same cycle, and the permission of the
-    query is part of the hit. After a miss ``walk`` asks for a walk of the tables, and exactly one
-    ``walked`` answers: a fault of that query, or NONE, after which the requester queries again
+    ``hit`` and ``translation`` answer the ``query`` of the cycle before, and the permission of
+    that query is part of the hit. After a miss ``walk`` asks for a walk of the tables, and exactly
+    one ``walked`` answers: a fault of that query, or NONE, after which the requester queries again
     (it may miss again). A requester that has lost interest still takes ``walked``.
     """
 
@@ -73,10 +73,12 @@ class TlbTag(data.Struct):
 
 
 class TlbEntry(data.Struct):
-    """A cached translation; ``frame`` is aligned to the size the tag's ``level`` says."""
+    """A cached translation; ``frame``, see ``frame_of``, is aligned to the size the tag's
+    ``level`` says.
+    """
 
     tag: TlbTag
-    frame: 44
+    frame: FRAME_BITS
     rights: PageRights
 
 

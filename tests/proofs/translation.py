@@ -84,8 +84,8 @@ def _held(inside, number):
     )
 
 
-def _same(inside, number, tag, newest) -> Value:
-    """An entry is this translation."""
+def _same(inside, number, tag, place, newest) -> Value:
+    """An entry is this translation; ``place`` is what the TLB keeps of its frame."""
     allowed, pairs = newest.rights, Permits(inside[f"permits_{number}"])
     kinds = pairs.kinds
     return (
@@ -94,7 +94,8 @@ def _same(inside, number, tag, newest) -> Value:
         & (tag.page == newest.tag.page)
         & (tag.level == newest.tag.level)
         & (tag.guest_level == newest.tag.guest_level)
-        & (inside[f"frame_{number}"] == newest.frame)
+        & (place.frame == newest.frame)
+        & (place.larger == Cat(newest.tag.level > k for k in range(LEVELS - 1)))
         & (pairs.user == allowed.u)
         & (kinds.read == (allowed.r & allowed.a))
         & (kinds.read_mxr == (allowed.mxr & allowed.a))
@@ -112,7 +113,9 @@ def _tlb(p, unit_class):
     m = p.m
     tlb = unit_class(entry_count=_ENTRIES)
     inside = p.unit("tlb", tlb)
+    places = [inside.memory_word("places", number) for number in range(_ENTRIES)]
     new, refilled = tlb.refill.entry, tlb.refill.valid & ~tlb.i_invalidate.valid
+    p.assume(tlb.refilling | ~tlb.refill.valid)
     p.assume(tlb.query.access.as_value() <= max(Access))
     p.assume((new.tag.level <= new.tag.guest_level) & (new.tag.guest_level < LEVELS))
     p.assume((new.frame & _low_bits(new.tag.level)) == 0)
@@ -124,34 +127,38 @@ def _tlb(p, unit_class):
         m.d.sync += known.eq(0)
     with m.If(refilled & _answers(new.tag, query)):
         m.d.sync += [known.eq(1), newest.eq(new)]
-    asked = tlb.query.as_value() == query.as_value()
+    # What is asked in one cycle is answered in the next.
+    asks, asked = tlb.query.as_value() == query.as_value(), Signal()
+    m.d.comb += asked.eq(p.before(asks))
     permitted = _permits(newest, query)
     page = query.gva[PAGE_BITS:]
     low = _low_bits(newest.tag.level)
     frame = newest.frame | (page[: 2 * VPN_BITS] & low)
     p.always(
-        ~(asked & tlb.hit) | (known & _answers(newest.tag, query)),
+        ~(asked & tlb.hit) | p.before(known & _answers(newest.tag, query)),
         "a hit was refilled for this query, and not invalidated since",
     )
-    p.always(~(asked & tlb.hit) | permitted, "a hit permits the access")
-    p.always(~(asked & tlb.hit) | (tlb.frame == frame), "a hit gives the newest frame")
+    p.always(~(asked & tlb.hit) | p.before(permitted), "a hit permits the access")
+    p.always(~(asked & tlb.hit) | (tlb.frame == p.before(frame)), "a hit gives the newest frame")
     p.always(tlb.i_invalidate.ready, "an invalidation never waits")
-    answers = ~tlb.refill.valid & ~tlb.i_invalidate.valid
-    p.always(answers | ~tlb.hit, "while it changes it does not answer")
+    answers = ~tlb.refilling & ~tlb.i_invalidate.valid
+    p.always(p.before(answers) | ~tlb.hit, "while it changes it does not answer")
     fresh = p.before(refilled & _answers(new.tag, query))
-    p.always(~(asked & fresh & permitted & answers) | tlb.hit, "what was refilled is there")
+    p.always(
+        ~(asked & p.before(fresh & permitted & answers)) | tlb.hit, "what was refilled is there"
+    )
 
     valid = inside["valid"]
     entries = [_held(inside, number) for number in range(_ENTRIES)]
     holds = [valid[number] & _answers(tag, query) for number, tag in enumerate(entries)]
     p.always(
-        ~asked | (tlb.hit == (Cat(holds).any() & permitted & answers)),
+        ~asked | (tlb.hit == p.before(Cat(holds).any() & permitted & answers)),
         "it hits exactly when an entry is for this query and permits it",
     )
     p.always(sum(holds) <= 1, "no two entries answer one query")
     for number, tag in enumerate(entries):
         p.invariant(
-            ~holds[number] | (known & _same(inside, number, tag, newest)),
+            ~holds[number] | (known & _same(inside, number, tag, places[number], newest)),
             "an entry for the query is the newest",
         )
         for vectors in ("larger", "guest_larger"):
@@ -209,7 +216,12 @@ PROOFS = (
             Fault(
                 "a refill keeps what it overlaps", "(valid & ~matched) | victim", "valid | victim"
             ),
-            Fault("a hit without permission", "matched[i] & allows(permits, needs)", "matched[i]"),
+            Fault("a hit without permission", "matched & permitted & answers", "matched & answers"),
+            Fault(
+                "a page's own bits are those of another query",
+                "m.d.sync += within.eq(page)",
+                "m.d.comb += within.eq(page)",
+            ),
             Fault(
                 "writes to clean pages",
                 "rights.a & rights.d & rights.w",
@@ -218,8 +230,8 @@ PROOFS = (
             ),
             Fault(
                 "a refill during an invalidation",
-                "with m.If(refills & ~invalidates & victim[i]):",
-                "with m.If(refills & victim[i]):",
+                "refills.eq(self.refill.valid & ~invalidates)",
+                "refills.eq(self.refill.valid)",
             ),
         ),
         fault_depth=5,

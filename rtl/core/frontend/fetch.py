@@ -14,7 +14,6 @@ from rtl.core.physical import fits_bus, is_ram, is_rom
 from rtl.mmu.context import (
     Access,
     Fault,
-    Translation,
     TranslationContext,
     TranslationQuery,
 )
@@ -137,8 +136,7 @@ class FetchUnit(wiring.Component):
         # Translation goes along with phase 0 of the cache; its answer is there in phase 1. Whatever
         # makes it stale by then comes with a redirect.
         query = self.translation.query
-        hit, translation = Signal(), Signal(Translation)
-        m.d.sync += [hit.eq(self.translation.hit), translation.eq(self.translation.translation)]
+        hit, translation = self.translation.hit, self.translation.translation
         in_ram = is_ram(translation.frame)
         wanted = ~stale & ~redirected
         packet = self.o.payload

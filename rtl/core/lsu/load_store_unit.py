@@ -16,7 +16,6 @@ from rtl.core.ports import WaitingAccess, Written
 from rtl.mmu.context import (
     Access,
     Fault,
-    Translation,
     TranslationContext,
     TranslationQuery,
 )
@@ -224,8 +223,7 @@ class LoadStoreUnit(wiring.Component):
         query = self.translation.query
         walk_query = Signal(TranslationQuery)
         access_kind = Signal(Access)
-        hit, translation = Signal(), Signal(Translation)
-        m.d.sync += [hit.eq(self.translation.hit), translation.eq(self.translation.translation)]
+        hit, translation = self.translation.hit, self.translation.translation
         with m.If(self.held | ~self.next_valid):
             m.d.comb += [
                 query.gva.eq(self.waiting.address),

@@ -9,6 +9,7 @@ from rtl.arch.instructions import INSTRUCTIONS
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.core.decode import MemoryOperation
 from rtl.core.lsu.load_store_unit import LoadStoreUnit
+from rtl.mmu.context import frame_of
 from tests.streams import simulate
 
 RAM = MEMORY_MAP["ram"].base
@@ -41,11 +42,13 @@ class OnMemory(wiring.Component):
         m.d.comb += [
             unit.index.ready.eq(1),
             unit.translation.hit.eq(1),
-            unit.translation.translation.frame.eq(unit.translation.query.gva[12:56]),
             unit.result.valid.eq(access.valid),
             unit.result.data.eq(word),
         ]
-        m.d.sync += offset.eq(unit.index.payload)
+        m.d.sync += [
+            offset.eq(unit.index.payload),
+            unit.translation.translation.frame.eq(frame_of(unit.translation.query.gva[12:56])),
+        ]
         with m.If(access.valid & access.write):
             for lane in range(8):
                 with m.If(access.mask[lane]):

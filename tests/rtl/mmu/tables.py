@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import PTE, Access
 from rtl.arch.traps import Privilege
+from rtl.mmu.context import FRAME_BITS
 
-__all__ = ["TABLES", "contexts", "memories", "pte_words", "queries"]
+__all__ = ["TABLES", "contexts", "memories", "pte_words", "queries", "translated"]
 
 _RAM = MEMORY_MAP["ram"]
 #: Frames of the tables; the last one is the last frame of RAM.
@@ -88,3 +89,9 @@ contexts = st.fixed_dictionaries(
 queries = st.fixed_dictionaries(
     {"gva": _gvas, "access": st.sampled_from(list(Access)), "context": contexts}
 )
+
+
+def translated(frame):
+    """A frame number as translations give it: beyond the bus all are alike."""
+    bus = 1 << FRAME_BITS - 1
+    return frame % bus + bus * (frame >= bus)

@@ -19,7 +19,7 @@ from rtl.arch.traps import Privilege
 from rtl.mmu.context import Fault, TranslationQuery
 from rtl.mmu.mmu import Mmu
 from tests.rtl.mmu import sv39_reference as sv39
-from tests.rtl.mmu.tables import SLOTS, memories, pte_words, queries
+from tests.rtl.mmu.tables import SLOTS, memories, pte_words, queries, translated
 from tests.streams import get, put, simulate
 
 CYCLES = 400
@@ -96,7 +96,7 @@ class History:
                 for leaf in self.walks(epochs, root, query["gva"]):
                     if (
                         isinstance(leaf, sv39.Leaf)
-                        and leaf.physical_page(query["gva"]) == frame
+                        and translated(leaf.physical_page(query["gva"])) == frame
                         and permits(leaf, query)
                         and (leaf.is_global or asid == query["context"]["asid"])
                         and not any(names(i, leaf, asid, query["context"]) for i in later)
@@ -145,7 +145,7 @@ class Requester:
             value = TranslationQuery.const(self.query)
             ctx.set(self.port.query, value)
             ctx.set(self.port.walk.payload, value)
-        missed = self.state == "QUERY" and not self.rest and not ctx.get(self.port.hit)
+        missed = self.state == "LOOK" and not ctx.get(self.port.hit)
         # A walk once asked for is asked for until it is taken, even if an old hit came back.
         ctx.set(self.port.walk.valid, missed or self.state == "ASK")
         ctx.set(self.port.walked.ready, self.state == "WAIT" and self.schedule.random() < 0.7)
@@ -157,7 +157,10 @@ class Requester:
         if self.state == "QUERY":
             if self.rest:
                 self.rest -= 1
-                return
+            else:
+                self.state = "LOOK"
+            return
+        if self.state == "LOOK":
             if ctx.get(port.hit):
                 self.check_hit(ctx.get(port.translation), sources)
                 self.finish()
@@ -364,18 +367,18 @@ def test_queries_that_need_no_tables(asked):
             privilege = Privilege.SUPERVISOR if paged else Privilege.MACHINE
             context = {"privilege": privilege, "paged": paged, "root": 0x80000}
             ctx.set(port.query, {"gva": gva, "access": access, "context": context})
+            await ctx.tick()
             hit, answer = ctx.get(port.hit), ctx.get(port.translation)
             if not paged:
                 assert hit
                 wanted = Fault.ACCESS if gva >= 2**56 else Fault.NONE
                 assert answer.fault == wanted
-                assert wanted != Fault.NONE or answer.frame == gva >> 12
+                assert wanted != Fault.NONE or answer.frame == translated(gva >> 12)
             elif 2**38 <= gva < 2**64 - 2**38:
                 assert hit
                 assert answer.fault == Fault.PAGE
             else:
                 assert not hit
-            await ctx.tick()
 
     simulate(dut, testbench)
 
@@ -427,6 +430,7 @@ def test_each_side_has_its_own_entries():
         await get(ctx, dut.memory.request)
         await put(ctx, dut.memory.response, {"data": leaf})
         assert await get(ctx, dut.data.walked) == Fault.NONE
+        await ctx.tick()
         assert ctx.get(dut.data.hit)
         assert ctx.get(dut.data.translation.frame) == root
         assert not ctx.get(dut.instruction.hit)
@@ -470,10 +474,12 @@ def test_invalidation_during_a_walk(side, match_page):
                 ctx.set(dut.memory.response.payload.data, words.get(address, 0))
                 if cycle > moment and ctx.get(port.hit):
                     break
-                if state == "ANSWERED":
-                    # Either it was kept, or an invalidation has come or comes now.
-                    assert ctx.get(port.hit) or cycle >= moment
+                if state == "LOOK":
+                    # Either it was kept, or an invalidation has come.
+                    assert ctx.get(port.hit) or cycle > moment
                     state = "QUERY"
+                if state == "ANSWERED":
+                    state = "LOOK"
                 if ctx.get(port.walked.valid):
                     assert ctx.get(port.walked.payload) == Fault.NONE
                     state = "ANSWERED"
@@ -523,6 +529,7 @@ def test_invalidation_while_the_second_level_answers():
             if done and (at is None or cycle > at):
                 break
         ctx.set(dut.i_invalidate.valid, 0)
+        await ctx.tick()
         return reads
 
     async def testbench(ctx):

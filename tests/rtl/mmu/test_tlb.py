@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rtl.arch.paging import Access
 from rtl.arch.traps import Privilege
+from rtl.mmu.context import FRAME_BITS
 from rtl.mmu.tlb import Tlb
 from tests.rtl.mmu import sv39_reference as sv39
 from tests.streams import refusal, simulate
@@ -108,7 +109,7 @@ def _entries(space):
             "page": _page,
             "level": st.integers(0, 2),
             "guest_extra": st.sampled_from([0, 0, 1, 2]),
-            "frame": st.integers(0, 2**44 - 1),
+            "frame": st.integers(0, 2**FRAME_BITS - 1),
         }
     ).map(_entry)
 
@@ -203,6 +204,15 @@ def set_refill(ctx, dut, entry):
     ctx.set(dut.refill.valid, 1)
 
 
+async def announce_refill(ctx, dut, entry):
+    """Returns in the cycle of the refill; ``tick`` ends it."""
+    set_refill(ctx, dut, entry)
+    ctx.set(dut.refill.valid, 0)
+    ctx.set(dut.refilling, 1)
+    await ctx.tick()
+    ctx.set(dut.refill.valid, 1)
+
+
 def set_invalidation(ctx, dut, invalidation):
     assert ctx.get(dut.i_invalidate.ready)
     ctx.set(dut.i_invalidate.payload, invalidation)
@@ -212,6 +222,8 @@ def set_invalidation(ctx, dut, invalidation):
 async def tick(ctx, dut):
     await ctx.tick()
     ctx.set(dut.refill.valid, 0)
+    if isinstance(dut, Tlb):
+        ctx.set(dut.refilling, 0)
     ctx.set(dut.i_invalidate.valid, 0)
 
 
@@ -228,9 +240,10 @@ def set_query(ctx, dut, query):
     )
 
 
-def look_up(ctx, dut, query):
-    """The frame, or None. The query stands until the next one, and counts once a cycle ends."""
+async def look_up(ctx, dut, query):
+    """The frame, or None. The query stands until the next one."""
     set_query(ctx, dut, query)
+    await ctx.tick()
     return ctx.get(dut.frame) if ctx.get(dut.hit) else None
 
 
@@ -259,17 +272,16 @@ def test_hits_are_exactly_the_live_entries(actions):
                 if len(live) == ENTRY_COUNT:
                     continue
                 model[:] = [*live, what]
-                set_refill(ctx, dut, what)
+                await announce_refill(ctx, dut, what)
                 await tick(ctx, dut)
             elif kind == "query":
-                got, wanted = look_up(ctx, dut, what), wanted_frame(model, what)
+                got, wanted = await look_up(ctx, dut, what), wanted_frame(model, what)
                 assert got == wanted
-                await ctx.tick()
                 seen.append(wanted is not None)
             else:
                 entry, invalidation = what if kind == "both" else (None, what)
                 if entry:
-                    set_refill(ctx, dut, entry)
+                    await announce_refill(ctx, dut, entry)
                 set_invalidation(ctx, dut, invalidation)
                 await tick(ctx, dut)
                 drop(invalidation)
@@ -277,7 +289,7 @@ def test_hits_are_exactly_the_live_entries(actions):
             for entry in model if kind != "query" else ():
                 probe = {**entry, "access": Access.READ, "sum": 1, "mxr": 1}
                 probe["privilege"] = Privilege.USER if entry["u"] else Privilege.SUPERVISOR
-                assert look_up(ctx, dut, probe) == wanted_frame(model, probe)
+                assert await look_up(ctx, dut, probe) == wanted_frame(model, probe)
 
     simulate(dut, testbench)
     event(f"queries that hit: {10 * sum(seen) // max(1, len(seen)) * 10} %")
@@ -300,17 +312,16 @@ def test_replacement_forgets_but_never_invents(actions):
         for refill, probes in actions:
             entry = like(model, refill)
             model[:] = [*(old for old in model if not overlaps(old, entry)), entry]
-            set_refill(ctx, dut, entry)
+            await announce_refill(ctx, dut, entry)
             await tick(ctx, dut)
             for recipe in probes:
                 query = like(model[-2:], recipe)
-                got = look_up(ctx, dut, query)
+                got = await look_up(ctx, dut, query)
                 assert got in (None, wanted_frame(model, query))
                 hits.append(got is not None)
-                await ctx.tick()
             newest = {**entry, "access": Access.READ, "sum": 1, "mxr": 1}
             newest["privilege"] = Privilege.USER if entry["u"] else Privilege.SUPERVISOR
-            assert look_up(ctx, dut, newest) == wanted_frame([entry], newest)
+            assert await look_up(ctx, dut, newest) == wanted_frame([entry], newest)
 
     simulate(dut, testbench)
     event(f"queries that hit: {10 * sum(hits) // max(1, len(hits)) * 10} %")
@@ -326,7 +337,8 @@ def plain(page):
     return {
         **_plain,
         "page": page,
-        "frame": page + 7,
+        # Another one for each page, whichever index says so.
+        "frame": 7 + page % 511,
         "access": Access.READ,
         "privilege": Privilege.SUPERVISOR,
     }
@@ -342,12 +354,11 @@ def test_entry_used_last_is_not_the_victim(entry_count, stride):
         return plain(number * stride)
 
     async def refill(ctx, page):
-        set_refill(ctx, dut, at(page))
+        await announce_refill(ctx, dut, at(page))
         await tick(ctx, dut)
 
     async def use(ctx, page):
-        assert look_up(ctx, dut, at(page)) == at(page)["frame"]
-        await ctx.tick()
+        assert await look_up(ctx, dut, at(page)) == at(page)["frame"]
 
     async def testbench(ctx):
         # As many pages as entries stay, whatever the order of their use.
@@ -359,19 +370,20 @@ def test_entry_used_last_is_not_the_victim(entry_count, stride):
         pages = list(range(entry_count))
         for turn in range(2 * entry_count):
             await use(ctx, kept := pages[turn % entry_count])
-            look_up(ctx, dut, at(300))
+            await look_up(ctx, dut, at(300))
             await refill(ctx, new := 100 + turn)
-            assert look_up(ctx, dut, at(kept)) == at(kept)["frame"]
-            present = [page for page in pages if look_up(ctx, dut, at(page)) is not None]
+            assert await look_up(ctx, dut, at(kept)) == at(kept)["frame"]
+            present = [page for page in pages if await look_up(ctx, dut, at(page)) is not None]
             assert len(present) == entry_count - 1
-            look_up(ctx, dut, at(300))
+            await look_up(ctx, dut, at(300))
             (gone,) = set(pages) - set(present)
             pages[pages.index(gone)] = new
         # An entry that was just refilled stays as well.
-        for page in range(200, 200 + 2 * entry_count):
+        for page in range(200, 200 + 4 * entry_count, 2):
             await refill(ctx, page)
-            assert page == 200 or look_up(ctx, dut, at(page - 1)) is not None
-            look_up(ctx, dut, at(300))
+            await refill(ctx, page + 1)
+            assert await look_up(ctx, dut, at(page)) is not None
+            await look_up(ctx, dut, at(300))
 
     simulate(dut, testbench)
 

@@ -4,6 +4,7 @@ import random
 
 from rtl.mmu.context import Fault
 from tests.rtl.mmu import two_stage_reference as reference
+from tests.rtl.mmu.tables import translated
 from tests.streams import get, put, wait
 
 __all__ = ["EVERYTHING", "Memory", "check_walk", "invalidate", "walk", "wanted_of", "watch_refills"]
@@ -100,7 +101,7 @@ def check_entry(entry, mapping, query):
     page = query["gva"] >> 12 & (1 << 29) - 1
     assert tag.page // frames == page // frames
     assert entry.frame % frames == 0
-    assert entry.frame + page % frames == mapping.frame
+    assert entry.frame + page % frames == translated(mapping.frame)
     found = {name: entry.rights[name] for name in rights}
     if not context["paged"]:
         # Nothing asks an unpaged translation about U.
