@@ -18,13 +18,12 @@ from rtl.mmu.context import (
 from rtl.mmu.permissions import EptPermission, LeafPermission, PageRights, Pte, PteCheck, PteKind
 from rtl.mmu.ports import PAGE_NUMBER_BITS, PteMemory, Refill
 from rtl.mmu.tags import below, page_of, set_space
-from rtl.mmu.walk_cache import NestedCache, WalkCache
+from rtl.mmu.walk_cache import EptRights, NestedCache, WalkCache
 
 __all__ = ["PageWalker", "WalkEvents"]
 
 _RAM = MEMORY_MAP["ram"]
 _FRAME_BITS = 44
-_EPT_RIGHTS = data.StructLayout({"r": 1, "w": 1, "x": 1, "d": 1})
 
 
 class WalkEvents(data.Struct):
@@ -58,7 +57,7 @@ class PageWalker(wiring.Component):
     Parameters
     ----------
     walk_cache_entries, nested_entries : int
-        Tables of guests remembered by the gva they map, and by their gpa.
+        Tables of guests remembered by the gva they map, and pages of the EPT by their gpa.
 
     Members
     -------
@@ -122,11 +121,11 @@ class PageWalker(wiring.Component):
         pte, pte_frame = Signal(Pte), Signal(_FRAME_BITS)
         # The guest's leaf, whether it has to be updated, and what the EPT allows with its page.
         leaf, leaf_frame = Signal(Pte), Signal(_FRAME_BITS)
-        update_leaf, table_rights = Signal(), Signal(_EPT_RIGHTS)
+        update_leaf, table_rights = Signal(), Signal(EptRights)
         table_level = Signal(range(LEVELS))
         # What came out.
         frame, size = Signal(_FRAME_BITS), Signal(range(LEVELS))
-        rights = Signal(_EPT_RIGHTS)
+        rights = Signal(EptRights)
         fault = Signal(Fault)
         # Whether remembered tables may be used, and whether one was.
         remember, remembered = Signal(), Signal()
@@ -180,12 +179,20 @@ class PageWalker(wiring.Component):
             nested.world.eq(context.world),
             nested.ept_tag.eq(context.ept_tag),
             nested.gpa_frame.eq(target),
-            nested.entry.world.eq(context.world),
-            nested.entry.ept_tag.eq(context.ept_tag),
-            nested.entry.gpa_frame.eq(target),
-            nested.entry.frame.eq(frame),
-            nested.entry.writable.eq(rights.w & rights.d),
+            nested.i.level.eq(ept_level),
+            nested.i.frame.eq(frame),
+            nested.i.rights.eq(rights),
         ]
+        # What is remembered of the EPT answers this access.
+        known = Signal()
+        with m.Switch(ept_access):
+            for access, allows in (
+                (Access.READ, nested.o.rights.r),
+                (Access.WRITE, nested.o.rights.w & nested.o.rights.d),
+                (Access.FETCH, nested.o.rights.x),
+            ):
+                with m.Case(access):
+                    m.d.comb += known.eq(remember & nested.hit & allows)
 
         def fail(kind):
             with m.If(stale):
@@ -274,21 +281,17 @@ class PageWalker(wiring.Component):
                 )
                 with m.If(beyond):
                     refuse(Fault.EPT_VIOLATION, at=LEVELS - 1)
-                with m.Elif(
-                    (purpose == _Target.TABLE)
-                    & remember
-                    & nested.hit
-                    & (nested.writable | ~tables_written)
-                ):
+                with m.Elif(known):
                     m.d.comb += self.events.nested_hit.eq(1)
                     m.d.sync += [
-                        second.eq(0),
                         remembered.eq(1),
-                        pte_frame.eq(nested.frame),
-                        table_rights.w.eq(nested.writable),
-                        table_rights.d.eq(nested.writable),
+                        frame.eq(nested.o.frame),
+                        rights.eq(nested.o.rights),
+                        ept_level.eq(nested.o.level),
                     ]
-                    m.next = "FETCH"
+                    with m.If(purpose == _Target.PAGE):
+                        m.d.sync += size.eq(Mux(nested.o.level < level, nested.o.level, level))
+                    m.next = "TRANSLATED"
                 with m.Else():
                     m.next = "FETCH"
 
@@ -374,11 +377,13 @@ class PageWalker(wiring.Component):
 
             with m.State("TRANSLATED"):
                 m.d.sync += second.eq(0)
+                # Only what is in RAM is worth it, and of pages the large ones: they hold tables, too.
+                m.d.comb += nested.fill.eq(
+                    ~stale
+                    & ~frame[BUS_ADDRESS_BITS - PAGE_BITS :].any()
+                    & ((purpose == _Target.TABLE) | (ept_level != 0))
+                )
                 with m.If(purpose == _Target.TABLE):
-                    # Only tables in RAM are worth it.
-                    m.d.comb += nested.fill.eq(
-                        ~stale & ~frame[BUS_ADDRESS_BITS - PAGE_BITS :].any()
-                    )
                     m.d.sync += [
                         pte_frame.eq(frame),
                         table_rights.eq(rights),

@@ -127,7 +127,7 @@ class MmuEvents(data.Struct):
     """Strobes for counters.
 
     ``l2_hit`` or ``l2_miss`` comes once for each walk a requester asks for, ``walk_cache_hit``
-    when a walk begins below the root, ``nested_hit`` when the place of a guest's table was
+    when a walk begins below the root, ``nested_hit`` when the place of a guest's page or table was
     known, ``pte_read`` with each read of an entry, ``pte_update`` when A or D is set.
     """
 

@@ -1,4 +1,4 @@
-"""What the page walker remembers: guests' upper tables, and where their tables lie."""
+"""What the page walker remembers: guests' upper tables, and where their memory lies."""
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
@@ -10,9 +10,9 @@ from rtl.arch.vmx.ept import EPT_TAG_BITS
 from rtl.lib.apart import apart, set_apart
 from rtl.mmu.context import Invalidation, TranslationQuery, World
 from rtl.mmu.ports import PAGE_NUMBER_BITS, TlbTag
-from rtl.mmu.tags import TagQuery, matches, set_for, set_named, set_overlapping, sizes
+from rtl.mmu.tags import TagQuery, below, matches, set_for, set_named, set_overlapping, sizes
 
-__all__ = ["NestedCache", "NestedEntry", "WalkCache", "WalkCacheEntry"]
+__all__ = ["EptRights", "NestedCache", "NestedTranslation", "WalkCache", "WalkCacheEntry"]
 
 
 def _check(entry_count):
@@ -124,22 +124,28 @@ class WalkCache(wiring.Component):
         return m
 
 
-class NestedEntry(data.Struct):
-    """The EPT maps the page at ``gpa_frame`` to ``frame``, for reads and, with ``writable``, for
-    writes, A and D included.
-    """
+class EptRights(data.Struct):
+    """What a leaf of the EPT allows; ``d``: writes need no update of it."""
 
-    world: World
-    ept_tag: EPT_TAG_BITS
-    gpa_frame: PAGE_NUMBER_BITS
+    r: 1
+    w: 1
+    x: 1
+    d: 1
+
+
+class NestedTranslation(data.Struct):
+    """A page of the EPT, of the size ``level``: where a gpa in it lies, and what may be done there."""
+
+    level: range(LEVELS)
     frame: BUS_ADDRESS_BITS - PAGE_BITS
-    writable: 1
+    rights: EptRights
 
 
 class NestedCache(wiring.Component):
-    """Where the pages lie that hold guests' page tables.
+    """Where guest-physical pages lie.
 
-    Its entries come from the EPT alone, so they have no VPID and no ASID.
+    Its entries come from the EPT alone, so they have no VPID and no ASID. They are as large as the
+    pages of the EPT.
 
     Parameters
     ----------
@@ -149,12 +155,13 @@ class NestedCache(wiring.Component):
     Members
     -------
     world, ept_tag, gpa_frame : In
-    hit, frame, writable : Out
-        Combinational answer.
+        What is asked for, dropped, or filled.
+    hit, o : Out
+        Combinational answer; ``o.frame`` is that of the page at ``gpa_frame`` itself.
     drop : In(1)
         Forgets what is asked for.
-    fill, entry : In
-        Takes the entry; ignored in a cycle in which an invalidation is taken.
+    fill, i : In
+        Takes the translation; ignored in a cycle in which an invalidation is taken.
     i_invalidate : In(stream.Signature(Invalidation))
         Always ready.
     """
@@ -168,51 +175,55 @@ class NestedCache(wiring.Component):
                 "ept_tag": In(EPT_TAG_BITS),
                 "gpa_frame": In(PAGE_NUMBER_BITS),
                 "hit": Out(1),
+                "o": Out(NestedTranslation),
                 "drop": In(1),
-                "frame": Out(BUS_ADDRESS_BITS - PAGE_BITS),
-                "writable": Out(1),
                 "fill": In(1),
-                "entry": In(NestedEntry),
+                "i": In(NestedTranslation),
                 "i_invalidate": In(stream.Signature(Invalidation)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        count, new, wanted = self._entry_count, self.entry, self.i_invalidate.p
+        count, wanted = self._entry_count, self.i_invalidate.p
         valid = Signal(count)
-        same, dropped = Signal(count), Signal(count)
-        victim = _replacement(m, valid, same, self.fill & ~self.i_invalidate.valid, dropped)
-        m.d.comb += self.i_invalidate.ready.eq(1)
+        asked, dropped = Signal(count), Signal(count)
+        victim = _replacement(m, valid, asked, self.fill & ~self.i_invalidate.valid, dropped)
+        found = Signal(NestedTranslation)
+        m.d.comb += [
+            self.i_invalidate.ready.eq(1),
+            self.o.eq(found),
+            self.o.frame.eq(found.frame | below(self.gpa_frame, found.level)),
+        ]
         for i in range(count):
-            entry, asked = Signal(NestedEntry, name=f"entry_{i}"), Signal(name=f"asked_{i}")
+            world, ept_tag = Signal(World, name=f"world_{i}"), Signal(EPT_TAG_BITS, name=f"tag_{i}")
+            page = Signal(PAGE_NUMBER_BITS, name=f"page_{i}")
+            entry = Signal(NestedTranslation, name=f"entry_{i}")
             named = (
                 self.i_invalidate.valid
                 & wanted.any_vpid
-                & (wanted.any_world | (entry.world == wanted.world))
-                & (~wanted.match_ept | (entry.ept_tag == wanted.ept_tag))
+                & (wanted.any_world | (world == wanted.world))
+                & (~wanted.match_ept | (ept_tag == wanted.ept_tag))
             )
+            differs = page ^ self.gpa_frame
             m.d.comb += [
-                asked.eq(
+                asked[i].eq(
                     valid[i]
-                    & (entry.world == self.world)
-                    & (entry.ept_tag == self.ept_tag)
-                    & (entry.gpa_frame == self.gpa_frame)
+                    & (world == self.world)
+                    & (ept_tag == self.ept_tag)
+                    & (differs == below(differs, entry.level))
                 ),
-                dropped[i].eq(named | (self.drop & asked)),
-                same[i].eq(
-                    valid[i]
-                    & (entry.world == new.world)
-                    & (entry.ept_tag == new.ept_tag)
-                    & (entry.gpa_frame == new.gpa_frame)
-                ),
+                dropped[i].eq(named | (self.drop & asked[i])),
             ]
             with m.If(self.fill & victim[i]):
-                m.d.sync += entry.eq(new)
-            with m.If(asked):
-                m.d.comb += [
-                    self.hit.eq(1),
-                    self.frame.eq(entry.frame),
-                    self.writable.eq(entry.writable),
+                m.d.sync += [
+                    world.eq(self.world),
+                    ept_tag.eq(self.ept_tag),
+                    page.eq(self.gpa_frame),
+                    entry.eq(self.i),
+                    # Its place in the page is that of whoever asks.
+                    entry.frame.eq(self.i.frame ^ below(self.i.frame, self.i.level)),
                 ]
+            with m.If(asked[i]):
+                m.d.comb += [self.hit.eq(1), found.eq(entry)]
         return m

@@ -128,8 +128,29 @@ async def walk(ctx, dut, query):
     return await get(ctx, dut.o_fault)
 
 
+def check_log(found, wanted):
+    """What was accessed is what the manual says, in order, but for reads that had been made.
+
+    A walk that has left some out and fails makes them all.
+    """
+    made = iter(found)
+    accessed, following = set(), next(made, None)
+    for access in wanted:
+        if access == following:
+            following = next(made, None)
+        elif access not in accessed:
+            break
+        accessed.add(access)
+    else:
+        if following is None:
+            return
+    assert found[-len(wanted) :] == wanted and set(found) <= set(wanted)
+
+
 async def check_walk(ctx, dut, memory, refills, query, *, cold):
-    """One walk against the reference; a cold one reads exactly what the manual says."""
+    """One walk against the reference; a cold one reads exactly what the manual says, but entries of
+    the EPT only once.
+    """
     memory.log.clear()
     fault, wanted, after = wanted_of(memory, query)
     if cold:
@@ -139,7 +160,7 @@ async def check_walk(ctx, dut, memory, refills, query, *, cold):
     await ctx.tick()
     assert memory.words == after.words
     if cold:
-        assert memory.log == after.log
+        check_log(memory.log, after.log)
     assert len(refills) == (fault == Fault.NONE)
     if refills:
         check_entry(refills.pop(), wanted, query)
