@@ -241,6 +241,30 @@ class Uart:
             return None
         return self._sent_at + (at + len(text) - 1 - len(sent)) * self._cycles_per_byte
 
+    # -- for a monitor that answers console calls --------------------------------------------------
+
+    def say(self, data: bytes, now: int) -> int:
+        """Put bytes on the line at once, behind those on their way; how many were taken: all."""
+        self.advance(now)
+        self.settle()
+        for byte in data:
+            self.output.append(byte)
+            if self._stop_text and self.output.endswith(self._stop_text):
+                self._text_seen = True
+        self._start()
+        return len(data)
+
+    def hear(self, limit: int, now: int) -> bytes:
+        """At most ``limit`` bytes that have been received, which are gone then."""
+        self.advance(now)
+        count = min(limit, len(self._receive))
+        heard = bytes(self._receive.popleft() for _ in range(count))
+        if heard:
+            self._start_timeout()
+            self._start()
+            self._drive()
+        return heard
+
     def settle(self) -> None:
         """Let the bytes still to be sent leave; for the end of a run."""
         while self._sending is not None:

@@ -24,11 +24,13 @@ def make_technique(
     vm: Vm,
     charges: ChargeModel,
     on_exit: Callable[[ExitRow], None] | None = None,
+    **options,
 ) -> Technique:
     """The technique of that name for one run of ``vm``. Raises UnknownTechnique.
 
-    ``on_exit`` is called with a row for every exit, once its cycles are known.
+    ``on_exit`` is called with a row for every exit, once its cycles are known; ``options`` are the
+    technique's own.
     """
     if name not in TECHNIQUES:
         raise UnknownTechnique(name, tuple(TECHNIQUES))
-    return TECHNIQUES[name](vm, charges, on_exit)
+    return TECHNIQUES[name](vm, charges, on_exit, **options)

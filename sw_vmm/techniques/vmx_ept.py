@@ -10,6 +10,7 @@ from sw_vmm.charge import ChargeModel
 from sw_vmm.ept import PageAllocator
 from sw_vmm.errors import VmxMissing
 from sw_vmm.result import Result
+from sw_vmm.supervisor_guest import SupervisorGuest, SupervisorStart
 from sw_vmm.techniques.technique import (
     ExitLog,
     ExitRow,
@@ -31,6 +32,8 @@ class VmxEpt:
     ----------
     vm, charges, on_exit
         As for every technique.
+    start : SupervisorStart or None
+        Start in S-mode, with the VMM for firmware; None: in M-mode at the reset vector.
     options
         Those of ``VmxGuest``.
 
@@ -46,6 +49,8 @@ class VmxEpt:
         vm: Vm,
         charges: ChargeModel,
         on_exit: Callable[[ExitRow], None] | None = None,
+        *,
+        start: SupervisorStart | None = None,
         **options,
     ):
         self._vm = vm
@@ -53,11 +58,13 @@ class VmxEpt:
         if not vm.config.vmx:
             raise VmxMissing(self.name)
         start_vmx(vm.machine)
-        self.guest = self._make_guest(charges, PageAllocator(vm.monitor), **options)
+        parts = vm, charges, PageAllocator(vm.monitor)
+        self.guest = (
+            VmxGuest(*parts, **options)
+            if start is None
+            else SupervisorGuest(*parts, start=start, **options)
+        )
         self._log = ExitLog(on_exit)
-
-    def _make_guest(self, charges, allocator, **options) -> VmxGuest:
-        return VmxGuest(self._vm, charges, allocator, **options)
 
     def run(self, cycles: int) -> Result:
         guest, log, machine = self.guest, self._log, self._machine

@@ -53,13 +53,8 @@ class _Outside:
 class GoldenMachine:
     """The host port of ``sim.golden.Hart(vmx=True)``."""
 
-    def __init__(self, ram_size=6 << 20, *, cycles_per_tick=10, uart_cycles_per_byte=16):
-        self.config = MachineConfig(
-            ram_size=ram_size,
-            cycles_per_tick=cycles_per_tick,
-            uart_cycles_per_byte=uart_cycles_per_byte,
-            vmx=True,
-        )
+    def __init__(self, ram_size=6 << 20, **parameters):
+        self.config = MachineConfig(ram_size=ram_size, **{"vmx": True, **parameters})
         self.reset()
 
     def reset(self):

@@ -9,7 +9,6 @@ from rtl.arch.memory_map import MEMORY_MAP, UART_INTERRUPT
 from rtl.arch.paging import PAGE_BITS, PTE
 from rtl.arch.traps import Exception_
 from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
-from sim.host_machine import MachineConfig
 from sw_vmm.assembler import Assembler
 from sw_vmm.charge import ChargeModel
 from sw_vmm.devices import DeviceWindow, VirtioConsole
@@ -542,8 +541,7 @@ def test_a_vmcs_that_is_refused_later_names_the_check():
 
 
 def test_a_machine_without_the_extension_is_refused():
-    machine = GoldenMachine(GUEST_RAM + MONITOR_SIZE)
-    machine.config = MachineConfig(ram_size=GUEST_RAM + MONITOR_SIZE)
+    machine = GoldenMachine(GUEST_RAM + MONITOR_SIZE, vmx=False)
     with pytest.raises(VmxMissing, match="vmx-ept needs a machine"):
         VmxEpt(Vm(machine), ChargeModel(CHARGES))
 
