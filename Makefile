@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       boot the same firmware natively and under trap-and-emulate, and compare"
+	@echo "make demo       the same guests natively, under trap-and-emulate and under VMX, side by side"
 	@echo "make test       lint, import rules and all tests"
 	@echo "make lint       lint and import rules only"
 	@echo "make format     let ruff format the sources"

@@ -29,7 +29,8 @@ def main() -> int:
         print(f"vmxlab: {error}", file=sys.stderr)
         return 1
     for name, (_, charges) in measured.items():
-        prices = ", ".join(f"{key} {cycles}" for key, cycles in asdict(charges).items())
+        measured_ones = {key: n for key, n in asdict(charges).items() if n is not None}
+        prices = ", ".join(f"{key} {cycles}" for key, cycles in measured_ones.items())
         print(f"{name}, in cycles: {prices}")
     print(f"recorded in {CHARGES_FILE.name}")
     return 0

@@ -14,10 +14,19 @@ from rtl.arch.traps import Interrupt
 from rtl.soc.config import SocConfig
 from sw_vmm.devices.finisher import Finish
 
-__all__ = ["CLOCK_HZ", "boot_rom", "device_tree", "isa_extensions", "reset_code"]
+__all__ = [
+    "CLOCK_HZ",
+    "DEVICE_TREE_ADDRESS",
+    "boot_rom",
+    "device_tree",
+    "isa_extensions",
+    "reset_code",
+]
 
 #: The hart's clock, as far as a guest can tell.
 CLOCK_HZ = 100_000_000
+#: Where a guest finds the device tree, behind the reset code.
+DEVICE_TREE_ADDRESS = MEMORY_MAP["rom"].base + 32
 #: The 16550's input clock; nothing but a guest's divisor depends on it.
 _UART_CLOCK_HZ = 3_686_400
 
@@ -121,7 +130,8 @@ def boot_rom(
         initrd=initrd,
         window_devices=window_devices,
     )
-    image = reset_code(entry, rom.base + 32).ljust(32, b"\0") + tree
+    code = reset_code(entry, DEVICE_TREE_ADDRESS)
+    image = code.ljust(DEVICE_TREE_ADDRESS - rom.base, b"\0") + tree
     if len(image) > rom.size:
         raise ValueError(f"reset code and device tree need {len(image)} of {rom.size} bytes")
     return image

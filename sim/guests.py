@@ -33,6 +33,8 @@ _RAM = MEMORY_MAP["ram"].base
 DEFAULT_RAM_SIZE = 64 << 20
 #: Behind the kernel, for the device tree: OpenSBI puts it at a multiple of 2 MiB.
 _FIRMWARE_ROOM = 4 << 20
+#: What can run a guest that pages.
+_PAGING = ("native", "vmx-ept")
 #: With 64 MiB Debian's kernel hangs before it has a console.
 _LINUX_RAM = 128 << 20
 
@@ -65,6 +67,7 @@ class Guest:
     declares; ``tohost`` the HTIF word that ends it; ``cycles`` the budget; ``initrd`` first and end
     address of its initial RAM disk. ``success`` is what it prints when all is well: a guest that
     ends without it has failed. ``archives`` are (name, SHA-256) of the packages it is from.
+    ``supervisor``: it starts in S-mode at its entry point, and the VMM answers its SBI calls.
     ``disk`` is the image of its virtio block device and ``virtio_console`` tells whether it has a
     virtio console; they take the first slots of the device window, in this order.
     """
@@ -83,6 +86,7 @@ class Guest:
     archives: tuple[tuple[str, str], ...] = ()
     disk: bytes | None = None
     virtio_console: bool = False
+    supervisor: bool = False
 
     @property
     def entry(self) -> int:
@@ -114,6 +118,7 @@ class GuestKind:
 
     ``load`` makes the guest; it may build or download, and says so by its second argument.
     ``takes`` are the options that name its files; ``ram_size`` is what it gets unless told.
+    ``techniques`` are those it is compared under unless told.
     """
 
     name: str
@@ -121,6 +126,7 @@ class GuestKind:
     load: Callable[[GuestOptions, Callable[[str], None]], Guest]
     takes: tuple[str, ...] = field(default=())
     ram_size: int = DEFAULT_RAM_SIZE
+    techniques: tuple[str, ...] = ("native", "trap-emulate", "vmx-ept")
 
 
 def platform_defines() -> dict[str, int]:
@@ -166,6 +172,14 @@ def _load_tiny(options, say, *, name="tiny", sbi_timer=False):
 
 def _load_tiny_sbi(options, say):
     return _load_tiny(options, say, name="tiny-sbi", sbi_timer=True)
+
+
+def _load_tiny_kernel(options, say):
+    kernel = tiny_elf(sbi_timer=True, firmware=False)
+    files = [(kernel, load_elf(kernel, ram_size=options.ram_size))]
+    guest = _guest("tiny-kernel", files, options, cycles=1_000_000_000)
+    disk = tiny_disk() if guest.disk is None else guest.disk
+    return replace(guest, disk=disk, virtio_console=True, supervisor=True)
 
 
 def _load_u_boot(options, say):
@@ -304,12 +318,20 @@ GUESTS = {
             "Embedded kernel with Sv39, processes, pipes, and programs that stress each.",
             _load_tiny,
             takes=("firmware",),
+            techniques=_PAGING,
         ),
         GuestKind(
             "tiny-sbi",
             "The same, its timer armed by calls of the firmware.",
             _load_tiny_sbi,
             takes=("firmware",),
+            techniques=_PAGING,
+        ),
+        GuestKind(
+            "tiny-kernel",
+            "Its kernel alone, started in S-mode: the VMM is its firmware (vmx-ept only).",
+            _load_tiny_kernel,
+            techniques=("vmx-ept",),
         ),
         GuestKind(
             "u-boot",
@@ -323,6 +345,7 @@ GUESTS = {
             _load_linux,
             takes=("firmware", "kernel"),
             ram_size=_LINUX_RAM,
+            techniques=_PAGING,
         ),
     )
 }

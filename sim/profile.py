@@ -11,6 +11,7 @@ __all__ = [
     "ProfileRow",
     "Table",
     "comparison_table",
+    "exits_table",
     "print_table",
     "profile_rows",
     "profile_table",
@@ -153,6 +154,36 @@ def programs_table(
         title=f"User programs of {guest}, in cycles",
         columns=("program", *programs),
         rows=tuple((name, *(cell(name, technique) for technique in programs)) for name in names),
+    )
+
+
+def exits_table(guest: str, results: Sequence[Result]) -> Table | None:
+    """Exits by reason and technique: how many, and how many in a million guest instructions.
+
+    None when no technique has any.
+    """
+    with_exits = [result for result in results if result.exits]
+    if not with_exits:
+        return None
+    counts: dict[str, int] = {}
+    for result in with_exits:
+        for reason, row in result.exits.items():
+            counts[reason] = counts.get(reason, 0) + row.count
+
+    def cell(result: Result, reason: str) -> str:
+        row = result.exits.get(reason)
+        if row is None:
+            return "-"
+        rate = 1e6 * row.count / result.instructions if result.instructions else 0.0
+        return f"{row.count} ({rate:.1f})"
+
+    return Table(
+        title=f"Exits of {guest}, in brackets per million instructions",
+        columns=("VM-EXIT", *(result.technique for result in with_exits)),
+        rows=tuple(
+            (reason, *(cell(result, reason) for result in with_exits))
+            for reason in sorted(counts, key=lambda reason: (-counts[reason], reason))
+        ),
     )
 
 

@@ -8,17 +8,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rtl.arch.csrs import CSRS
+from rtl.arch.instructions import RD, RS1, RS2
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.traps import Exception_
+from rtl.arch.vmx.fields import VMCS_FIELDS
+from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from sw_vmm.assembler import Assembler
 from sw_vmm.charge import Charges
 from sw_vmm.errors import MachineError
 from sw_vmm.machine import Event, Machine
+from sw_vmm.vmcs import Vmcs, execute
 
 __all__ = ["OPERATIONS", "Operation", "calibrate", "measure"]
 
 _CODE = MEMORY_MAP["ram"].base
 _DATA = _CODE + 0x4000
+_VMCS = _CODE + 0x8000
 #: Where the data of the bodies is, from _DATA.
 _STACK, _TABLE, _REGISTERS, _DEVICES = 0x0, 0x400, 0x600, 0x700
 #: The guest's memory begins behind that and is as large as its offset.
@@ -37,10 +42,11 @@ _SAVED = tuple(number for number in range(1, 32) if number != _SP)
 
 
 class Operation(NamedTuple):
-    """A body, and how many of the operation it contains."""
+    """A body, and how many of the operation it contains; ``vmx``: it needs a current VMCS."""
 
     body: Callable[[Assembler], None]
     count: int
+    vmx: bool = False
 
 
 def _empty(code: Assembler) -> None:
@@ -121,6 +127,14 @@ def _instruction(code: Assembler) -> None:
     code.add("sd", rs1=_S_DATA, rs2=_T5, imm=_REGISTERS - 16)
 
 
+def _vmcs(code: Assembler) -> None:
+    """A field is read, and written back."""
+    code.add("addi", rd=_A0, rs1=0, imm=VMCS_FIELDS["guest_pc"].number)
+    read, write = (VMX_INSTRUCTIONS[name].encoding.match for name in ("vmread", "vmwrite"))
+    code.word(read | _T0 << RD[0] | _A0 << RS1[0])
+    code.word(write | _T1 << RD[0] | _A0 << RS1[0] | _T0 << RS2[0])
+
+
 #: By the members of ``Charges``.
 OPERATIONS = {
     "exit": Operation(_exit, 1),
@@ -129,6 +143,7 @@ OPERATIONS = {
     "guest_word": Operation(_guest_word, 1),
     "device": Operation(_device, 1),
     "instruction": Operation(_instruction, 1),
+    "vmcs": Operation(_vmcs, 2, vmx=True),
 }
 
 
@@ -178,12 +193,15 @@ def _program(body: Callable[[Assembler], None]) -> tuple[bytes, dict[int, int]]:
     return text, words
 
 
-def measure(machine: Machine, body: Callable[[Assembler], None]) -> int:
-    """Cycles of ``_ROUNDS`` rounds of a body, loop included. Resets the machine.
+def measure(machine: Machine, body: Callable[[Assembler], None], *, vmx: bool = False) -> int:
+    """Cycles of ``_ROUNDS`` rounds of a body, loop included; with ``vmx`` a VMCS is current.
 
-    Raises MachineError when the code does not come to its end.
+    Resets the machine. Raises MachineError when the code does not come to its end.
     """
     machine.reset()
+    if vmx:
+        execute(machine, "vmxon")
+        Vmcs(machine, _VMCS).load()
     machine.park_on(1 << Exception_.BREAKPOINT, 0)
     text, words = _program(body)
     machine.write_memory(_CODE, text)
@@ -197,10 +215,11 @@ def measure(machine: Machine, body: Callable[[Assembler], None]) -> int:
 
 
 def calibrate(machine: Machine) -> Charges:
-    """Measure every constant on the machine, whose state is lost. At least one cycle each."""
+    """Measure every constant of the machine, whose state is lost. At least one cycle each."""
     loop = measure(machine, _empty)
-    cycles = {
-        name: max(1, round((measure(machine, operation.body) - loop) / _ROUNDS / operation.count))
-        for name, operation in OPERATIONS.items()
-    }
+    cycles = {}
+    for name, operation in OPERATIONS.items():
+        if machine.config.vmx or not operation.vmx:
+            taken = measure(machine, operation.body, vmx=operation.vmx) - loop
+            cycles[name] = max(1, round(taken / _ROUNDS / operation.count))
     return Charges(**cycles)

@@ -7,10 +7,16 @@ from pathlib import Path
 from rtl.soc.config import CONFIGURATIONS, SocConfig
 from sim.cli.options import add_guest_options, guest_name, technique_list
 from sim.cli.run import exit_code, load_guest
-from sim.cli.session import charge_model, open_machine, run_guest
+from sim.cli.session import charge_model, configuration_for, open_machine, run_guest
 from sim.errors import VmxlabError
-from sim.guests import Guest
-from sim.profile import comparison_table, print_table, profile_table, programs_table
+from sim.guests import GUESTS, Guest
+from sim.profile import (
+    comparison_table,
+    exits_table,
+    print_table,
+    profile_table,
+    programs_table,
+)
 from sim.results import COMPARE_SCHEMA, Run, compare_document, differences, write_json
 
 __all__ = ["add_parser", "compare_guest"]
@@ -27,8 +33,7 @@ def add_parser(commands) -> None:
         "--techniques",
         metavar="A,B,...",
         type=technique_list,
-        default=["native", "trap-emulate"],
-        help="techniques to compare (default native,trap-emulate)",
+        help="techniques to compare (default native, trap-emulate where it does not page, vmx-ept)",
     )
     add_guest_options(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the comparison")
@@ -41,7 +46,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     guest = load_guest(arguments)
     return compare_guest(
         guest,
-        arguments.techniques,
+        arguments.techniques or list(GUESTS[arguments.guest].techniques),
         config=arguments.config,
         charge=arguments.charge,
         json=arguments.json,
@@ -56,8 +61,11 @@ def compare_guest(
     charge: float = 1.0,
     json: Path | None = None,
 ) -> int:
-    """Run and print the comparison; 0 when every run came to its end with an equal outcome."""
-    machine = open_machine(guest.ram_size, config)
+    """Run and print the comparison; 0 when every run came to its end with an equal outcome.
+
+    All techniques run on one machine, with the virtualization extension if one of them needs it.
+    """
+    machine = open_machine(guest.ram_size, configuration_for(config, techniques))
     for technique in techniques:
         # Said before the first run, not after it.
         charge_model(machine, technique, charge)
@@ -82,8 +90,11 @@ def _report(guest: Guest, runs: list[Run]) -> int:
         if run.result.exits:
             print_table(profile_table(guest.name, run.result), out)
             print(file=out)
-    print_table(comparison_table(guest.name, [run.result for run in runs]), out)
-    print(file=out)
+    results = [run.result for run in runs]
+    for table in (exits_table(guest.name, results), comparison_table(guest.name, results)):
+        if table:
+            print_table(table, out)
+            print(file=out)
     programs = programs_table(guest.name, {run.result.technique: run.programs for run in runs})
     if programs:
         print_table(programs, out)

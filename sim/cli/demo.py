@@ -1,4 +1,4 @@
-"""make demo: stock firmware natively and under trap-and-emulate, side by side."""
+"""make demo: stock firmware and a kernel of ours, natively and virtualized, side by side."""
 
 import os
 import sys
@@ -9,7 +9,8 @@ from sim.packages import PackageError
 
 __all__ = ["choose_guest"]
 
-_TECHNIQUES = ("native", "trap-emulate")
+#: It follows the first guest, and pages.
+_KERNEL = "tiny"
 
 
 def choose_guest(ci: bool) -> str:
@@ -38,7 +39,8 @@ def _demo() -> int:
     except PackageError as error:
         _say(f"vmxlab: {error}")
         return 1
-    return main(["compare", guest, "--techniques", ",".join(_TECHNIQUES)])
+    # Each under all techniques that can run it, on one machine.
+    return max(main(["compare", name]) for name in (guest, _KERNEL))
 
 
 if __name__ == "__main__":

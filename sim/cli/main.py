@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sim.cli.options import UsageError
 from sim.errors import VmxlabError
-from sw_vmm.errors import VmmError
+from sw_vmm.errors import GuestStopped, VmmError
 from sw_vmm.machine import MachineError
 
 __all__ = ["main"]
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (VmxlabError, VmmError, MachineError) as error:
         print(f"vmxlab: {error}", file=sys.stderr)
+        if isinstance(error, GuestStopped):
+            print(error.registers, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nvmxlab: interrupted", file=sys.stderr)

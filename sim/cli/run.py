@@ -15,7 +15,7 @@ from sim.cli.options import (
     guest_name,
     technique_name,
 )
-from sim.cli.session import open_machine, run_guest
+from sim.cli.session import configuration_for, open_machine, run_guest
 from sim.debugging import WatchedMachine
 from sim.elf import format_signature
 from sim.errors import VmxlabError
@@ -152,7 +152,8 @@ def _machine(arguments: argparse.Namespace, guest: Guest) -> Iterator[Machine]:
         if arguments.gdb is not None:
             server = stack.enter_context(GdbServer(arguments.gdb))
         debug = {"debug": True} if observers.needs_debug else {}
-        machine = open_machine(guest.ram_size, arguments.config, **debug)
+        config = configuration_for(arguments.config, [arguments.technique])
+        machine = open_machine(guest.ram_size, config, **debug)
         if observers.any:
             machine = stack.enter_context(WatchedMachine(machine, observers))
         yield machine if server is None else GdbMachine(machine, server, _say)

@@ -3,12 +3,14 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import BinaryIO
 
 from rtl.soc.config import CONFIGURATIONS, SocConfig
-from sim.device_tree import boot_rom
+from sim.device_tree import DEVICE_TREE_ADDRESS, boot_rom
+from sim.errors import VmxlabError
 from sim.guests import Guest
 from sim.program_costs import program_costs
 from sim.results import Run, simulator_name
@@ -16,10 +18,11 @@ from sw_vmm.charge import ChargeModel, load_charges
 from sw_vmm.devices import DeviceWindow, VirtioBlock, VirtioConsole
 from sw_vmm.devices.virtio_mmio import VirtioMmio
 from sw_vmm.machine import Event, Machine
-from sw_vmm.techniques import make_technique
+from sw_vmm.supervisor_guest import SupervisorStart
+from sw_vmm.techniques import TECHNIQUES, make_technique
 from sw_vmm.vm import MONITOR_SIZE, Vm
 
-__all__ = ["charge_model", "open_machine", "run_guest"]
+__all__ = ["charge_model", "configuration_for", "open_machine", "run_guest"]
 
 #: Cycles between two looks at the console of a machine that runs without exits.
 _SLICE = 1_000_000
@@ -27,6 +30,13 @@ _SLICE = 1_000_000
 _FIRST_WORD, _INTERVAL = 2.0, 30.0
 #: Seconds between two looks at the console.
 _LOOK = 0.2
+
+
+def configuration_for(config: SocConfig, techniques: Iterable[str]) -> SocConfig:
+    """``config``, with the virtualization extension where one of the techniques needs it."""
+    if any(TECHNIQUES[name].needs_vmx for name in techniques):
+        return replace(config, vmx=True)
+    return config
 
 
 def open_machine(
@@ -67,8 +77,9 @@ def run_guest(
 
     ``console`` gets the guest's console bytes as they appear; ``on_exit`` one row per exit. Unless
     ``quiet``, standard error is told about runs that take long. Raises VmmError or MachineError
-    when the run cannot go on.
+    when the run cannot go on, and VmxlabError when the technique cannot run the guest.
     """
+    options = _options(guest, technique)
     machine.reset()
     config = _soc_config(machine)
     devices = _window_devices(guest)
@@ -95,7 +106,7 @@ def run_guest(
     if not native:
         shown.source = lambda: bytes(vm.uart.output)
     charges = charge_model(machine, technique, charge)
-    runner = make_technique(technique, vm, charges, on_exit)
+    runner = make_technique(technique, vm, charges, on_exit, **options)
     with nullcontext() if quiet else _watched(f"{guest.name} under {technique}", shown):
         started = time.monotonic()
         result = runner.run(guest.cycles)
@@ -121,6 +132,17 @@ def run_guest(
         simulator=simulator_name(),
         succeeded=guest.success in result.outcome.console,
     )
+
+
+def _options(guest: Guest, technique: str) -> dict[str, object]:
+    """Options of the technique that the guest needs. Raises VmxlabError when it has none."""
+    if not guest.supervisor:
+        return {}
+    if technique != "vmx-ept":
+        raise VmxlabError(
+            f"{guest.name} starts in S-mode with the VMM for firmware: use --technique vmx-ept"
+        )
+    return {"start": SupervisorStart(guest.entry, DEVICE_TREE_ADDRESS)}
 
 
 def _window_devices(guest: Guest) -> list[VirtioMmio]:

@@ -27,6 +27,7 @@ class Interpret:
     """
 
     name = "interpret"
+    needs_vmx = False
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class Native:
     """Run the guest in root M, S and U. Charges nothing: there is no VMM."""
 
     name = "native"
+    needs_vmx = False
 
     def __init__(
         self,

@@ -18,9 +18,13 @@ ExitRow = dict[str, object]
 
 
 class Technique(Protocol):
-    """A way to run a guest. Made for one Vm, which it runs once."""
+    """A way to run a guest. Made for one Vm, which it runs once.
+
+    ``needs_vmx``: only a machine with the virtualization extension will do.
+    """
 
     name: str
+    needs_vmx: bool
 
     def run(self, cycles: int) -> Result:
         """Run until the guest ends, the text to stop at appears, or ``cycles`` are used up."""

@@ -79,6 +79,7 @@ class TrapEmulate:
     """
 
     name = "trap-emulate"
+    needs_vmx = False
 
     def __init__(
         self,

@@ -14,11 +14,14 @@ from sim.cli import demo, doctor
 from sim.errors import VmxlabError
 from sim.guests import GUESTS, hello_elf
 from sim.packages import PackageError
-from sim.results import COMPARE_SCHEMA, RUN_SCHEMA, violations
+from sim.results import COMPARE_SCHEMA, EXIT_SCHEMA, RUN_SCHEMA, violations
+from sw_vmm.errors import GuestStopped
 from sw_vmm.techniques import TECHNIQUES
+from sw_vmm.vm import MONITOR_SIZE
 from tests.programs.directed import build_directed
 from tests.sim.fake_machine import FakeMachine
 from tests.sim.test_elf import elf_bytes
+from tests.sw_vmm.golden_machine import GoldenMachine
 
 INTERPRET = ["--technique", "interpret", "--charge", "0"]
 
@@ -156,6 +159,75 @@ def test_compare_shows_outcome_and_cycles(vmxlab, tmp_path):
     digest = document["runs"][0]["outcome"]["console_sha256"]
     assert f"SHA-256 {digest}" in out.decode()
     assert str(document["runs"][0]["cycles"]["total"]) in out.decode()
+
+
+@pytest.fixture
+def golden_machine(monkeypatch):
+    """A machine with a hart; notes the configurations asked for."""
+    configurations = []
+
+    def open_machine(guest_ram, config):
+        configurations.append(config)
+        return GoldenMachine(guest_ram + MONITOR_SIZE, **config.as_dict())
+
+    monkeypatch.setattr("sim.cli.run.open_machine", open_machine)
+    monkeypatch.setattr("sim.cli.compare.open_machine", open_machine)
+    return configurations
+
+
+def test_all_techniques_of_a_comparison_run_on_the_machine_that_one_needs(
+    vmxlab, golden_machine, tmp_path
+):
+    path = tmp_path / "compare.json"
+    names = ["interpret", "trap-emulate", "vmx-ept"]
+    code, out, _ = vmxlab("compare", "hello", "--techniques", ",".join(names), "--json", path)
+    document = json.loads(path.read_text())
+    assert (code, violations(document, COMPARE_SCHEMA)) == (0, [])
+    assert [config.vmx for config in golden_machine] == [True]
+    assert [run["technique"] for run in document["runs"]] == names
+    assert all(run["machine"]["configuration"]["vmx"] for run in document["runs"])
+    assert document["equal_outcome"]
+    assert re.search(r"Exits of hello.*\n\n.*trap-emulate +vmx-ept\n", out.decode())
+
+
+@pytest.mark.parametrize(("technique", "vmx"), [("trap-emulate", False), ("vmx-ept", True)])
+def test_a_run_takes_the_machine_it_needs(vmxlab, golden_machine, tmp_path, technique, vmx):
+    result, exits = tmp_path / "run.json", tmp_path / "exits.jsonl"
+    code, _, _ = vmxlab(
+        "run", "hello", "--technique", technique, "--json", result, "--exits", exits
+    )
+    assert code == 0
+    assert [config.vmx for config in golden_machine] == [vmx]
+    document = json.loads(result.read_text())
+    assert violations(document, RUN_SCHEMA) == []
+    rows = [json.loads(line) for line in exits.read_text().splitlines()]
+    assert all(violations(row, EXIT_SCHEMA) == [] for row in rows)
+    assert len(rows) == sum(row["count"] for row in document["exits"].values())
+
+
+def test_every_guest_is_compared_under_what_can_run_it():
+    for kind in GUESTS.values():
+        assert set(kind.techniques) <= set(TECHNIQUES)
+        assert ("trap-emulate" in kind.techniques) == (kind.name in ("hello", "u-boot"))
+        assert "vmx-ept" in kind.techniques
+        assert ("native" in kind.techniques) == (kind.name != "tiny-kernel")
+
+
+def test_a_guest_without_firmware_needs_a_vmm_that_is_one(one_line):
+    code, line = one_line("run", "tiny-kernel", "--technique", "interpret", "--charge", "0")
+    assert code == 1 and "tiny-kernel starts in S-mode" in line and "vmx-ept" in line
+
+
+def test_a_guest_that_was_stopped_shows_its_registers(vmxlab, monkeypatch):
+    def stopped(*arguments, **options):
+        raise GuestStopped("ept_misconfiguration", 0x8000_0000, "x1 1234\nx2 5678")
+
+    monkeypatch.setattr("sim.cli.run.run_guest", stopped)
+    code, _, err = vmxlab("run", "hello", "--technique", "vmx-ept")
+    assert code == 1
+    first, *rest = err.splitlines()
+    assert first == "vmxlab: the guest was stopped: ept_misconfiguration at pc 0x80000000"
+    assert rest == ["x1 1234", "x2 5678"]
 
 
 def test_unequal_outcome_fails_the_comparison(vmxlab, monkeypatch):
@@ -344,6 +416,14 @@ def test_demo_takes_the_real_guest_when_it_can(monkeypatch):
     kind = GUESTS["u-boot"]
     monkeypatch.setitem(GUESTS, "u-boot", type(kind)("u-boot", kind.text, lambda *_: None))
     assert demo.choose_guest(ci=False) == "u-boot"
+
+
+def test_demo_compares_both_guests(monkeypatch):
+    compared = []
+    monkeypatch.setattr(demo, "choose_guest", lambda ci: "hello")
+    monkeypatch.setattr(demo, "main", lambda arguments: compared.append(arguments) or 0)
+    assert demo._demo() == 0
+    assert compared == [["compare", "hello"], ["compare", "tiny"]]
 
 
 def test_maps_need_a_folder(one_line, tmp_path):

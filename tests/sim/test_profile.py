@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sim.profile import (
     Table,
     comparison_table,
+    exits_table,
     print_table,
     profile_rows,
     profile_table,
@@ -148,3 +149,18 @@ def test_programs_stand_side_by_side():
     )
     assert programs_table("tiny", {"vmx-ept": other}).rows[0] == ("compute", "1050")
     assert programs_table("hello", {"native": {}}) is None
+
+
+def test_exits_stand_side_by_side_with_their_rates():
+    def exits(**counts):
+        return {
+            name: ExitStatistics(count, Spread(1, 1.0, 1, 1, 1), 0)
+            for name, count in counts.items()
+        }
+
+    one = result(exits=exits(csr_read=4, mmio_read=2), instructions=2_000_000)
+    other = result("vmx-ept", exits=exits(mmio_read=3), instructions=1_000_000)
+    table = exits_table("hello", [result("native"), one, other])
+    assert table.columns == ("VM-EXIT", "trap-emulate", "vmx-ept")
+    assert table.rows == (("mmio_read", "2 (1.0)", "3 (3.0)"), ("csr_read", "4 (2.0)", "-"))
+    assert exits_table("hello", [result("native")]) is None

@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 
+from rtl.soc.config import CONFIGURATIONS
 from sim.cli.session import open_machine, run_guest
 from sim.elf import load_elf
 from sim.errors import VmxlabError
@@ -131,6 +132,11 @@ def machine():
 
 
 @pytest.fixture(scope="module")
+def vmx():
+    return open_machine(RAM, CONFIGURATIONS["vmx"])
+
+
+@pytest.fixture(scope="module")
 def native(machine):
     return run_guest(machine, load(), "native", quiet=True)
 
@@ -171,6 +177,25 @@ def test_interpreted_run_comes_to_the_same(machine, native):
     run = run_guest(machine, load(), "interpret", charge=0, quiet=True)
     check(run)
     assert differences([native, run]) == []
+
+
+def test_guest_of_its_own_comes_to_the_same(vmx):
+    """In non-root operation, over an EPT: nothing but devices and missing pages exits."""
+    runs = [run_guest(vmx, load(), name, charge=0, quiet=True) for name in ("native", "vmx-ept")]
+    for run in runs:
+        check(run)
+    assert differences(runs) == []
+    result = runs[1].result
+    assert set(result.exits) == {"ept_violation", "mmio_read", "mmio_write", "preemption_timer"}
+    assert result.exits["ept_violation"].count <= RAM >> 21
+    assert result.cycles.idle == 0
+
+
+def test_kernel_alone_runs_with_the_vmm_for_firmware(vmx):
+    """Started in S-mode; the calls are its timer's, and the one that ends it."""
+    run = run_guest(vmx, load("tiny-kernel"), "vmx-ept", charge=0, quiet=True)
+    check(run)
+    assert run.result.exits["ecall_from_supervisor"].count > 50
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-sbi"])

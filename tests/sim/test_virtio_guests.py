@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sw_vmm.guests
+from rtl.soc.config import CONFIGURATIONS
 from sim.cli.session import open_machine, run_guest
 from sim.guests import GuestOptions, bare_program, platform_defines
 from sim.results import differences, run_document
@@ -26,7 +27,7 @@ def digest(sector):
 
 @pytest.fixture(scope="module")
 def machine():
-    return open_machine(RAM)
+    return open_machine(RAM, CONFIGURATIONS["vmx"])
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ class SoftMachine:
             cycles_per_tick=cycles_per_tick,
             uart_cycles_per_byte=uart_cycles_per_byte,
             bit_manipulation=True,
+            vmx=False,
         )
         self.ram = bytearray(ram_size)
         self.rom = bytearray(len(ROM))

@@ -8,6 +8,7 @@ from sw_vmm.assembler import Assembler, encode
 from sw_vmm.calibrate import OPERATIONS, calibrate, measure
 from sw_vmm.charge import Charges
 from sw_vmm.errors import MachineError
+from tests.sw_vmm.golden_machine import GoldenMachine
 from tests.sw_vmm.soft_hart import Fault
 from tests.sw_vmm.soft_machine import SoftMachine
 
@@ -66,6 +67,14 @@ def test_every_constant_is_measured():
     # Five ranges are compared; then the handler works.
     assert 30 <= charges.device <= 50
     assert 20 <= charges.instruction <= 40
+    assert charges.vmcs is None
+
+
+def test_vmcs_accesses_are_measured_where_there_are_any():
+    charges = calibrate(GoldenMachine(1 << 20))
+    # One cycle an instruction, and one for the number of the field, over two accesses.
+    assert charges.vmcs in (1, 2)
+    assert charges.csr == charges.gpr == 1
 
 
 def test_what_costs_more_is_charged_more():

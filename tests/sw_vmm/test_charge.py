@@ -27,6 +27,12 @@ def test_a_price_is_the_sum_of_its_operations_times_the_factor():
     assert ChargeModel(CHARGES, 0).price(instruction=1000) == 0
 
 
+def test_an_operation_that_the_hart_does_not_have_has_no_price():
+    with pytest.raises(ChargesError, match="no charge constant for vmcs"):
+        ChargeModel(CHARGES).price(exit=1, vmcs=2)
+    assert ChargeModel(replace(CHARGES, vmcs=5)).price(exit=1, vmcs=2) == 50
+
+
 def test_a_free_vmm_needs_no_constants():
     assert ChargeModel(None, 0).price(exit=1) == 0
 
@@ -45,6 +51,9 @@ def test_a_charge_without_constants_is_refused():
 def test_constants_come_back_for_their_configuration(file):
     assert load_charges(CONFIGURATION, file) == CHARGES
     assert load_charges(OTHER, file).exit == 41
+    assert "vmcs" not in json.loads(file.read_text())["measurements"][0]["cycles"]
+    save_charges([(CONFIGURATION, replace(CHARGES, vmcs=7))], file)
+    assert load_charges(CONFIGURATION, file).vmcs == 7
 
 
 def test_constants_of_another_configuration_are_refused_by_name(file):
