@@ -24,6 +24,7 @@ __all__ = ["PageWalker", "WalkEvents"]
 
 _RAM = MEMORY_MAP["ram"]
 _FRAME_BITS = 44
+_EPT_FAULTS = (Fault.EPT_VIOLATION, Fault.EPT_MISCONFIGURATION)
 
 
 class WalkEvents(data.Struct):
@@ -50,8 +51,8 @@ class PageWalker(wiring.Component):
     the query is checked too, so that a refill is never useless. An entry costs three cycles and
     what ``memory`` takes.
 
-    Faults are never answered from what is remembered: a walk that used a walk cache and would
-    fail begins again without. What the EPT has refused is remembered no longer. A and D are set, where the context wants that, once nothing else
+    Faults are never answered from what is remembered of the tables at fault: a walk that would fail
+    and used the walk cache begins again without, and what the EPT refuses without both caches. What the EPT has refused is remembered no longer. A and D are set, where the context wants that, once nothing else
     stands against the access; if the entry has changed meanwhile the walk begins again.
 
     Parameters
@@ -127,8 +128,9 @@ class PageWalker(wiring.Component):
         frame, size = Signal(_FRAME_BITS), Signal(range(LEVELS))
         rights = Signal(EptRights)
         fault = Signal(Fault)
-        # Whether remembered tables may be used, and whether one was.
+        # Whether remembered tables and places may be used, and whether one was.
         remember, remembered = Signal(), Signal()
+        remember_nested, remembered_nested = Signal(), Signal()
 
         abandon = self.i_invalidate.valid
         abandoned, stale = Signal(), Signal()
@@ -192,14 +194,16 @@ class PageWalker(wiring.Component):
                 (Access.FETCH, nested.o.rights.x),
             ):
                 with m.Case(access):
-                    m.d.comb += known.eq(remember & nested.hit & allows)
+                    m.d.comb += known.eq(remember_nested & nested.hit & allows)
 
         def fail(kind):
             with m.If(stale):
                 m.d.sync += fault.eq(Fault.NONE)
                 m.next = "ANSWER"
-            with m.Elif(remembered):
+            with m.Elif(remembered | remembered_nested if kind in _EPT_FAULTS else remembered):
                 m.d.sync += remember.eq(0)
+                if kind in _EPT_FAULTS:
+                    m.d.sync += remember_nested.eq(0)
                 m.next = "START"
             with m.Else():
                 m.d.sync += fault.eq(kind)
@@ -242,12 +246,22 @@ class PageWalker(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(1), self.i_query.ready.eq(1)]
-                m.d.sync += [query.eq(self.i_query.p), abandoned.eq(0), remember.eq(1)]
+                m.d.sync += [
+                    query.eq(self.i_query.p),
+                    abandoned.eq(0),
+                    remember.eq(1),
+                    remember_nested.eq(1),
+                ]
                 with m.If(self.i_query.valid):
                     m.next = "START"
 
             with m.State("START"):
-                m.d.sync += [second.eq(0), remembered.eq(0), update_leaf.eq(0)]
+                m.d.sync += [
+                    second.eq(0),
+                    remembered.eq(0),
+                    remembered_nested.eq(0),
+                    update_leaf.eq(0),
+                ]
                 with m.If(~context.paged):
                     # The guest's leaf, so to speak: it allows everything, and is as large as can be.
                     m.d.sync += [
@@ -284,7 +298,7 @@ class PageWalker(wiring.Component):
                 with m.Elif(known):
                     m.d.comb += self.events.nested_hit.eq(1)
                     m.d.sync += [
-                        remembered.eq(1),
+                        remembered_nested.eq(1),
                         frame.eq(nested.o.frame),
                         rights.eq(nested.o.rights),
                         ept_level.eq(nested.o.level),

@@ -49,6 +49,7 @@ class _State(enum.Enum, shape=4):
     BUS_REQUEST = 5
     BUS_RESPONSE = 6
     STOPPED = 7
+    WALK_WAIT = 8
 
 
 class FetchUnit(wiring.Component):
@@ -56,9 +57,11 @@ class FetchUnit(wiring.Component):
 
     A packet follows two cycles after its address was issued. After a fault the unit waits for a
     redirect. After a packet predicted to end in a taken branch comes the one at its target, at
-    once where NextPacket knows it, else one cycle later. Code in ROM is fetched over the register
-    bus, and only while ``alone`` says that no older instruction is under way, so never on
-    speculation. No other place holds code: it gives an access fault, and no device sees the fetch.
+    once where NextPacket knows it, else one cycle later. Tables are walked only while ``alone`` says
+    that no older instruction is under way: what a wrong path asks for is often refused, which takes
+    longest, and keeps the right path waiting. Code in ROM is fetched over the register bus, and
+    likewise never on speculation. No other place holds code: it gives an access fault, and no
+    device sees the fetch.
 
     Parameters
     ----------
@@ -215,7 +218,7 @@ class FetchUnit(wiring.Component):
                     m.d.comb += advance.eq(1)
                 with m.Elif(~hit):
                     m.d.sync += [
-                        state.eq(_State.WALK),
+                        state.eq(_State.WALK_WAIT),
                         walk_query.eq(query),
                         walk_query.gva.eq(current),
                     ]
@@ -241,6 +244,13 @@ class FetchUnit(wiring.Component):
                             m.d.sync += state.eq(_State.STOPPED)
                     with m.Else():
                         m.d.sync += state.eq(_State.CACHE)
+            with m.Case(_State.WALK_WAIT):
+                with m.If(redirected):
+                    m.d.sync += state.eq(_State.RUN)
+                with m.Elif(self.hold):
+                    m.d.sync += [state.eq(_State.RUN), place.eq(current)]
+                with m.Elif(self.alone):
+                    m.d.sync += state.eq(_State.WALK)
             with m.Case(_State.WALK):
                 with m.If(self.translation.walk.ready):
                     m.d.sync += state.eq(_State.WALKED)

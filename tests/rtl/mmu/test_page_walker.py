@@ -315,17 +315,23 @@ def test_where_a_table_lies_is_forgotten_with_an_ept_fault():
     guest = Guest(random.Random(5), ept_levels=(0,))
     guest.map(0x1000, guest.place(0x80400))
     table = max(guest.tables.values())
-    leaf, slot = table * 4096 + 8, ept_slot(guest, table)
+    leaf, slot, page_slot = table * 4096 + 8, ept_slot(guest, table), ept_slot(guest, 0x80400)
     dut, memory = PageWalker(), Memory(guest.words)
 
     async def testbench(ctx):
         query = {"gva": 0x1000, "access": Access.READ, "context": guest.context()}
         assert await walk(ctx, dut, query) == Fault.NONE
         pointer, memory.words[slot] = memory.words[slot], 0
-        # The walk that finds no page there begins again, and finds no table.
-        page, memory.words[leaf] = memory.words[leaf], 0
+        # The guest's own fault says nothing about the EPT: the table is where it was.
+        entry, memory.words[leaf] = memory.words[leaf], 0
+        assert await walk(ctx, dut, query) == Fault.PAGE
+        memory.words[leaf] = entry
+        assert await walk(ctx, dut, query) == Fault.NONE
+        # The walk that finds no place for the page begins again, and finds no table.
+        page, memory.words[page_slot] = memory.words[page_slot], 0
         assert await walk(ctx, dut, query) == Fault.EPT_VIOLATION
-        memory.words[leaf] = page
+        assert ctx.get(dut.ept_fault.page_table)
+        memory.words[page_slot] = page
         assert await walk(ctx, dut, query) == Fault.EPT_VIOLATION
         memory.words[slot] = pointer
         assert await walk(ctx, dut, query) == Fault.NONE
