@@ -61,7 +61,7 @@ def _stall(cause: Stall, text: str) -> PerformanceEvent:
 #: cycles = instructions + the sum over all stalls.
 STALLS = (
     _stall(Stall.FETCH, "No instruction has come, for no other cause: packets lost to taken branches, instructions across packets."),
-    _stall(Stall.UNPREDICTED, "Fetching began anew at the target of a jump or branch that was recognized only when decoded."),
+    _stall(Stall.UNPREDICTED, "Fetching began anew at the target of a jump or taken branch the predictor did not know."),
     _stall(Stall.MISPREDICT, "Fetching began anew behind a jump or branch predicted wrongly."),
     _stall(Stall.INSTRUCTION_CACHE, "A fetch has missed the instruction cache."),
     _stall(Stall.INSTRUCTION_TLB, "A fetch has missed the instruction TLB: page walk."),

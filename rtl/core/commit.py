@@ -102,6 +102,8 @@ class CommitStage(wiring.Component):
         ``payload`` is that of a ``valid`` in the cycle before.
     retired, trapped : Out(1)
         Strobes; ``trapped`` in the cycle a trap is taken, with ``trapped_park`` if it parks.
+    trapping : Out(1)
+        In the cycle in which a trap is taken or a guest exits instead; nothing younger is there.
     exited, exited_park : Out(1)
         0 without guests.
     """
@@ -129,6 +131,7 @@ class CommitStage(wiring.Component):
     retired: Out(1)
     trapped: Out(1)
     trapped_park: Out(1)
+    trapping: Out(1)
     exited: Out(1)
     exited_park: Out(1)
     trap: Out(Trap)
@@ -321,6 +324,7 @@ class CommitStage(wiring.Component):
             self.i.ready.eq(first),
             self.empty.eq(~valid & (state == CommitState.RUN)),
             self.retired.eq(done),
+            self.trapping.eq(state == CommitState.TRAP),
             self.producer.rd.eq(Mux(fresh_valid, fresh.rd, 0)),
             self.producer.late.eq(fresh.late),
             self.value.eq(fresh.result),

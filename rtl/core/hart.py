@@ -315,7 +315,7 @@ class Hart(wiring.Component):
             monitor.commit.taken.eq(commit.taken),
             monitor.commit.mispredicted.eq(commit.mispredicted),
             monitor.unpredicted.eq(pipeline.unpredicted),
-            monitor.mispredicted.eq(execute.redirect.valid),
+            monitor.mispredicted.eq(pipeline.mispredicted),
             monitor.killed.eq(commit.kill),
         ]
 

@@ -1,19 +1,20 @@
-"""The issue stage: decode, read registers, wait for what is not ready, predict."""
+"""The issue stage: decode, read registers, wait for what is not ready."""
 
 from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch.instructions import RS1, RS2
+from rtl.arch.instructions import INSTRUCTIONS, RS1, RS2, Opcode
+from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from rtl.core.decode import Decoder, Unit
-from rtl.core.direct_target import DirectTarget
-from rtl.core.expand import Expander
-from rtl.core.frontend.aligner import FetchedInstruction
-from rtl.core.frontend.fetch import Redirect
-from rtl.core.frontend.predictor import BranchKind, Prediction, Repair
+from rtl.core.expand_stage import ExpandedInstruction
+from rtl.core.frontend.predictor import BranchKind, Prediction
 from rtl.mmu.context import Fault
 
 __all__ = ["Bypass", "IssueStage", "Issued", "Producer"]
+
+#: Bits 6:2 of an instruction: its major opcode, but for the 3 below.
+_MAJOR = slice(2, 7)
 
 
 class Bypass(enum.Enum, shape=2):
@@ -68,10 +69,7 @@ class Issued(data.Struct):
 
 
 class IssueStage(wiring.Component):
-    """Take instructions from the aligner and issue them in order.
-
-    Direct jumps and backward branches the predictor does not know are predicted taken: they
-    redirect the frontend as they are issued (``prediction`` and ``repair``).
+    """Take expanded instructions and issue them in order.
 
     Parameters
     ----------
@@ -88,13 +86,11 @@ class IssueStage(wiring.Component):
         To the register file, which sees write-back.
     """
 
-    i: In(stream.Signature(FetchedInstruction))
+    i: In(stream.Signature(ExpandedInstruction))
     o: Out(stream.Signature(Issued))
     kill: In(1)
     executing: In(Producer)
     committing: In(Producer)
-    prediction: Out(Redirect)
-    repair: Out(Repair)
     rs1: Out(5)
     rs2: Out(5)
     rs1_value: In(64)
@@ -106,13 +102,10 @@ class IssueStage(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.expander = expander = Expander()
         m.submodules.decoder = decoder = Decoder(**self._decoder)
-        m.submodules.direct = direct = DirectTarget()
-        fetched, issued = self.i.payload, self.o.payload
+        fetched, issued = self.i.payload.fetched, self.o.payload
         m.d.comb += [
-            expander.compressed.eq(fetched.bits[:16]),
-            decoder.instruction.eq(Mux(fetched.compressed, expander.expanded, fetched.bits)),
+            decoder.instruction.eq(self.i.payload.instruction),
             # The register file is read by what stands where register numbers do, used or not.
             self.rs1.eq(decoder.instruction[RS1[0] :][: RS1[1]]),
             self.rs2.eq(decoder.instruction[RS2[0] :][: RS2[1]]),
@@ -137,45 +130,51 @@ class IssueStage(wiring.Component):
                 | (decoder.unit == Unit.COUNT)
                 | (decoder.unit == Unit.VMX)
             ),
-            direct.bits.eq(fetched.bits),
-            issued.target.eq(fetched.pc + direct.offset),
+            issued.target.eq(fetched.pc + decoder.immediate),
+            issued.prediction.eq(fetched.prediction),
         ]
         with m.If(fetched.fault == Fault.NONE):
             m.d.comb += [issued.unit.eq(decoder.unit), issued.rd.eq(decoder.rd)]
 
+        # Whether an instruction waits is said by its opcode: the decoder would say it late. Some wait
+        # for a register they do not read.
+        major = decoder.instruction[_MAJOR]
         stalls = []
         # The data of stores are needed in the commit stage only.
-        for number, used, given, value, bypass, patient in (
+        for name, number, given, value, bypass, patient in (
             (
+                "rs1",
                 self.rs1,
-                decoder.rs1,
                 self.rs1_value,
                 issued.rs1,
                 issued.rs1_bypass,
-                Const(0, 1),
+                (),
             ),
             (
+                "rs2",
                 self.rs2,
-                decoder.rs2,
                 self.rs2_value,
                 issued.rs2,
                 issued.rs2_bypass,
-                decoder.unit == Unit.MEMORY,
+                (Opcode.STORE, Opcode.AMO),
             ),
         ):
-            stall = Signal()
-            is_used = used != 0
-            with m.If(is_used):
-                m.d.comb += value.eq(given)
-            with m.If(is_used & (number == self.executing.rd)):
-                m.d.comb += bypass.eq(Bypass.COMMIT)
-                with m.If(self.executing.late & patient):
-                    m.d.comb += bypass.eq(Bypass.LATE)
-                with m.Elif(self.executing.late):
-                    m.d.comb += stall.eq(1)
-            with m.Elif(is_used & (number == self.committing.rd)):
+            reads, stall = Signal(name=f"reads_{name}"), Signal(name=f"stall_{name}")
+            with m.Switch(major):
+                with m.Case(*_majors_that_read(name)):
+                    m.d.comb += [reads.eq(1), value.eq(given)]
+            made = [
+                reads & (number == producer.rd) & (producer.rd != 0)
+                for producer in (self.executing, self.committing)
+            ]
+            late = self.executing.late
+            waits = Cat(major == opcode >> 2 for opcode in patient).any()
+            with m.If(made[0]):
+                m.d.comb += bypass.eq(Mux(late & waits, Bypass.LATE, Bypass.COMMIT))
+            with m.Elif(made[1]):
                 # If it takes longer, the execute stage waits for it.
                 m.d.comb += bypass.eq(Bypass.WRITE_BACK)
+            m.d.comb += stall.eq(made[0] & late & ~waits)
             stalls.append(stall)
 
         # The registers the calling convention returns by say what a jump is for.
@@ -193,30 +192,14 @@ class IssueStage(wiring.Component):
         with m.Else():
             m.d.comb += issued.kind.eq(BranchKind.JUMP)
 
-        known = fetched.prediction
-        guessed = Signal()
         m.d.comb += [
-            guessed.eq(
-                ~known.known
-                & (fetched.fault == Fault.NONE)
-                & (direct.jumps | (direct.branches & (direct.offset < 0)))
-            ),
-            issued.prediction.eq(known),
             self.o.valid.eq(self.i.valid & ~self.kill & ~Cat(stalls).any()),
             self.i.ready.eq(self.o.ready & ~Cat(stalls).any()),
-            self.prediction.valid.eq(self.o.valid & self.o.ready & guessed),
-            self.prediction.pc.eq(issued.target),
-            self.repair.valid.eq(self.prediction.valid),
-            self.repair.history.eq(known.history),
-            self.repair.calls.eq(known.calls),
-            self.repair.taken.eq(1),
-            self.repair.kind.eq(issued.kind),
-            self.repair.target.eq(issued.target),
-            self.repair.link.eq(fetched.link),
         ]
-        with m.If(guessed):
-            m.d.comb += [
-                issued.prediction.taken.eq(1),
-                issued.prediction.target.eq(issued.target),
-            ]
         return m
+
+
+def _majors_that_read(register: str) -> list[int]:
+    """The major opcodes of which some instruction has that operand, for bits 6:2."""
+    rows = [*INSTRUCTIONS.values(), *(row.encoding for row in VMX_INSTRUCTIONS.values())]
+    return sorted({row.match >> 2 & 0x1F for row in rows if register in row.format.value})

@@ -65,7 +65,7 @@ class PerformanceMonitor(wiring.Component):
         There is an instruction in the execute stage, of that unit.
     commit : In(CommitActivity)
     unpredicted, mispredicted, killed : In(1)
-        The issue, execute, commit stage drops everything younger than its instruction.
+        The first two as ``Pipeline`` has them; the commit stage drops everything younger.
     events : Out(PerformanceEvents)
     """
 
@@ -103,6 +103,8 @@ class PerformanceMonitor(wiring.Component):
         issue_gap = Signal(_CAUSE)
         with m.If(self.mispredicted):
             m.d.comb += issue_gap.eq(Stall.MISPREDICT)
+        with m.Elif(self.unpredicted):
+            m.d.comb += issue_gap.eq(Stall.UNPREDICTED)
         with m.Elif(~self.offered):
             m.d.comb += issue_gap.eq(fetch_gap)
         with m.Else():

@@ -1,4 +1,4 @@
-"""The pipeline: issue, execute, commit and the wires between them."""
+"""The pipeline: expand, issue, execute, commit and the wires between them."""
 
 from amaranth import *
 from amaranth.lib import stream, wiring
@@ -8,6 +8,7 @@ from rtl.core.commit import CommitStage
 from rtl.core.decode import Unit
 from rtl.core.execute.execute import ExecuteStage
 from rtl.core.execute.multiplier import Multiplier
+from rtl.core.expand_stage import ExpandStage
 from rtl.core.frontend.aligner import FetchedInstruction
 from rtl.core.frontend.fetch import Redirect
 from rtl.core.frontend.predictor import BranchKind, BranchUpdate, Repair
@@ -15,7 +16,6 @@ from rtl.core.guest_commit import GuestCommitStage
 from rtl.core.issue import IssueStage
 from rtl.core.ports import PipelineStages
 from rtl.core.regfile import RegisterFile
-from rtl.lib.skid_buffer import SkidBuffer
 
 __all__ = ["Pipeline"]
 
@@ -24,7 +24,7 @@ class Pipeline(wiring.Component):
     """Execute the instructions of ``i`` in order; ``commit`` does the rest.
 
     The commit stage is a submodule the hart connects to the units it drives; this component
-    connects the three stages, the register file and the redirects.
+    connects the stages, the register file and the redirects.
 
     Parameters
     ----------
@@ -48,8 +48,11 @@ class Pipeline(wiring.Component):
         Host access to the registers while the pipeline is held.
     empty : Out(1)
         No instruction is under way behind the aligner, nor asks it for a redirect.
-    offered, unpredicted : Out(1)
-        An instruction could be issued. The issue stage or the aligner asks for a redirect.
+    offered : Out(1)
+        An instruction could be issued.
+    unpredicted, mispredicted : Out(1)
+        A redirect is asked for: by the aligner or an instruction the predictor did not know; by one
+        it was wrong about.
     stages : Out(PipelineStages)
         For observers.
     """
@@ -68,6 +71,7 @@ class Pipeline(wiring.Component):
     empty: Out(1)
     offered: Out(1)
     unpredicted: Out(1)
+    mispredicted: Out(1)
     stages: Out(PipelineStages)
 
     def __init__(self, *, bit_manipulation, vmx):
@@ -87,19 +91,22 @@ class Pipeline(wiring.Component):
         m.submodules.multiplier = multiplier = Multiplier()
         connect(m, issue.o, execute.i)
         connect(m, execute.o, commit.i)
-        # What the issue stage does not take waits here: whether it does is decided late.
-        m.submodules.waiting = waiting = SkidBuffer(shape=FetchedInstruction)
-        connect(m, flipped(self.i), waiting.i)
-        connect(m, waiting.o, issue.i)
+        m.submodules.expand = expand = ExpandStage()
+        connect(m, flipped(self.i), expand.i)
+        connect(m, expand.o, issue.i)
 
         kill, misfit = Signal(), Signal()
+        # Whose redirect it would be is said by registers; whether there is one is known late.
+        commits, executes = commit.held | commit.trapping, ~execute.empty
         m.d.comb += [
             kill.eq(commit.kill | commit.halt.valid | self.hold),
-            # What waits is older; after a redirect the aligner's instruction is a wrong one.
-            misfit.eq(self.misfit.valid & ~waiting.full & ~self.redirect.valid),
+            # After a redirect the aligner's instruction is a wrong one.
+            misfit.eq(
+                self.misfit.valid & ~expand.o.valid & ~executes & ~commits & ~self.redirect.valid
+            ),
             execute.kill.eq(kill),
-            issue.kill.eq(kill | execute.redirect.valid | self.redirect.valid),
-            waiting.clear.eq(self.redirect.valid),
+            issue.kill.eq(self.redirect.valid),
+            expand.clear.eq(self.redirect.valid),
             issue.executing.eq(execute.producer),
             issue.committing.eq(commit.producer),
             execute.commit_value.eq(commit.value),
@@ -118,11 +125,12 @@ class Pipeline(wiring.Component):
             self.gpr_value.eq(registers.rs1_value),
             registers.rd.eq(commit.rd),
             registers.value.eq(commit.write_back_value),
-            self.empty.eq(~waiting.full & execute.empty & commit.empty & ~misfit),
+            self.empty.eq(~expand.o.valid & execute.empty & commit.empty & ~misfit),
             self.offered.eq(issue.i.valid & ~self.redirect.valid),
-            self.unpredicted.eq(issue.prediction.valid | misfit),
-            self.stages.pc.eq(issue.i.payload.pc),
-            self.stages.bits.eq(issue.i.payload.bits),
+            self.unpredicted.eq((execute.redirect.valid & execute.unknown) | misfit),
+            self.mispredicted.eq(execute.redirect.valid & ~execute.unknown),
+            self.stages.pc.eq(issue.i.payload.fetched.pc),
+            self.stages.bits.eq(issue.i.payload.fetched.bits),
             self.stages.issuing.eq(self.offered),
             self.stages.issued.eq(issue.o.valid & issue.o.ready),
             self.stages.executing.eq(~execute.empty),
@@ -137,30 +145,29 @@ class Pipeline(wiring.Component):
                 registers.rd.eq(self.gpr_write),
                 registers.value.eq(self.gpr_write_value),
             ]
-        self._redirect(m, issue, execute, commit, misfit)
+        self._redirect(m, execute, commit, misfit, commits, executes)
         return m
 
-    def _redirect(self, m, issue, execute, commit, misfit):
+    def _redirect(self, m, execute, commit, misfit, commits, executes):
         """What the frontend does in the next cycle."""
-        redirect, repair = Signal(Redirect), Signal(Repair)
-        with m.If(self.external_redirect.valid):
-            m.d.comb += redirect.eq(self.external_redirect)
-        with m.Elif(commit.redirect.valid):
-            m.d.comb += redirect.eq(commit.redirect)
-        with m.Elif(execute.redirect.valid):
-            m.d.comb += [redirect.eq(execute.redirect), repair.eq(execute.repair)]
-        with m.Elif(issue.prediction.valid):
-            m.d.comb += [redirect.eq(issue.prediction), repair.eq(issue.repair)]
-        with m.Else():
-            prediction = self.i.payload.prediction
-            m.d.comb += [
-                redirect.valid.eq(misfit),
-                redirect.pc.eq(self.misfit.pc),
-                repair.valid.eq(misfit),
-                repair.history.eq(prediction.history),
-                repair.calls.eq(prediction.calls),
-                repair.kind.eq(BranchKind.JUMP),
-            ]
+        external, redirect, repair = self.external_redirect, Signal(Redirect), Signal(Repair)
+        prediction = self.i.payload.prediction
+        m.d.comb += [
+            redirect.valid.eq(
+                external.valid | commit.redirect.valid | execute.redirect.valid | misfit
+            ),
+            redirect.pc.eq(self.misfit.pc),
+            repair.history.eq(prediction.history),
+            repair.calls.eq(prediction.calls),
+            repair.kind.eq(BranchKind.JUMP),
+        ]
+        with m.If(executes):
+            m.d.comb += [redirect.pc.eq(execute.redirect.pc), repair.eq(execute.repair)]
+        with m.If(commits):
+            m.d.comb += redirect.pc.eq(commit.redirect.pc)
+        with m.If(external.valid):
+            m.d.comb += redirect.pc.eq(external.pc)
+        m.d.comb += repair.valid.eq(execute.repair.valid | misfit)
         update = execute.update
         m.d.sync += [self.redirect.eq(redirect), self.repair.eq(repair), self.update.eq(update)]
         with m.If(~(update.learn | update.forget | update.count)):

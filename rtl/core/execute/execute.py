@@ -63,11 +63,14 @@ class ExecuteStage(wiring.Component):
     Members
     -------
     kill : In(1)
-        The commit stage drops everything younger than its instruction.
+        The commit stage drops everything younger than its instruction, and takes nothing.
     commit_value, write_back_value : In(64)
         Results in the two later stages, for bypassing.
     redirect, repair : Out(Redirect), Out(Repair)
-        The prediction was wrong; strobe once per instruction.
+        The prediction was wrong; strobe once per instruction. What comes behind it in that cycle
+        is dropped here. It may be said of an instruction that is killed in the same cycle.
+    unknown : Out(1)
+        With ``redirect.valid``: the predictor did not know the instruction.
     update : Out(BranchUpdate)
         What the predictor is to learn.
     address, memory : Out(64), Out(1)
@@ -88,6 +91,7 @@ class ExecuteStage(wiring.Component):
     write_back_value: In(64)
     redirect: Out(Redirect)
     repair: Out(Repair)
+    unknown: Out(1)
     update: Out(BranchUpdate)
     address: Out(64)
     memory: Out(1)
@@ -106,7 +110,9 @@ class ExecuteStage(wiring.Component):
         m.submodules.branch = branch = BranchUnit()
         m.submodules.divider = divider = Divider()
         issued = Signal(Issued)
-        valid = Signal()
+        occupied, dropped, valid = Signal(), Signal(), Signal()
+        m.d.comb += valid.eq(occupied & ~dropped)
+        m.d.sync += dropped.eq(self.redirect.valid)
         executed = self.o.payload
 
         # Operands, kept up to date while the instruction waits.
@@ -163,7 +169,8 @@ class ExecuteStage(wiring.Component):
                     ready.eq(1),
                 ]
 
-        self._resolve(m, issued, self.o.valid & self.o.ready, branch, link)
+        # That the commit stage kills it is known too late.
+        self._resolve(m, issued, valid & ready & self.o.ready, branch, link)
 
         m.d.comb += [
             executed.pc.eq(issued.pc),
@@ -185,9 +192,9 @@ class ExecuteStage(wiring.Component):
             executed.rs2_late.eq(issued.rs2_bypass == Bypass.LATE),
             executed.alignment.eq(alignment_of(issued.funct3[:2], self.address[:3])),
             executed.taken.eq(self.update.taken),
-            executed.mispredicted.eq(self.redirect.valid),
+            executed.mispredicted.eq(self.redirect.valid & ~self.unknown),
             executed.indexed.eq(self.index.valid & self.index.ready),
-            self.o.valid.eq(valid & ready & ~self.kill),
+            self.o.valid.eq(valid & ready),
             self.i.ready.eq((~valid | ready) & self.o.ready),
             self.memory.eq(valid & (issued.unit == Unit.MEMORY)),
             self.reads.eq(reads_only(issued.operation)),
@@ -198,9 +205,9 @@ class ExecuteStage(wiring.Component):
             self.empty.eq(~valid),
         ]
         with m.If(self.i.ready):
-            m.d.sync += [valid.eq(self.i.valid), issued.eq(self.i.payload)]
-        with m.If(self.kill):
-            m.d.sync += valid.eq(0)
+            m.d.sync += [occupied.eq(self.i.valid), issued.eq(self.i.payload)]
+        with m.If(self.kill | dropped):
+            m.d.sync += occupied.eq(0)
         return m
 
     def _resolve(self, m, issued, leaves, branch, link):
@@ -227,6 +234,7 @@ class ExecuteStage(wiring.Component):
         m.d.comb += [
             self.redirect.valid.eq(leaves & wrong),
             self.redirect.pc.eq(Mux(taken, target, link)),
+            self.unknown.eq(~prediction.known),
             update.learn.eq(leaves & taken & (~prediction.known | elsewhere)),
             update.forget.eq(leaves & ~controls & prediction.known),
             update.count.eq(leaves & is_branch & (prediction.known | taken)),

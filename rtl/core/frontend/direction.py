@@ -9,7 +9,7 @@ from rtl.lib.collisions import COLLISIONS_UNDEFINED
 
 __all__ = ["HISTORY_BITS", "Direction", "DirectionPredictor", "DirectionUpdate"]
 
-#: Outcomes remembered, the newest in bit 0.
+#: The path behind; how it grows is the predictor's affair.
 HISTORY_BITS = 16
 _SHORT_BITS = 6
 _TAG_BITS = 8

@@ -21,6 +21,9 @@ __all__ = [
 #: Targets are sign-extended from this bit count: all of Sv39, and all physical addresses used.
 TARGET_BITS = 39
 _TAG_BITS = 12
+#: Bits of a target that go into the history, in an order in which twice a distance is not that distance
+#: one step later.
+_PLACE = (3, 6, 2, 5, 1, 4)
 #: Entries of the return stack.
 CALL_DEPTH = 8
 #: Packets are eight bytes.
@@ -80,8 +83,8 @@ class BranchUpdate(data.Struct):
 class Repair(data.Struct):
     """With ``valid`` the speculative state becomes that behind the redirecting instruction.
 
-    ``history`` and ``calls`` are those of its prediction; a conditional branch then
-    adds ``taken``, an indirect jump its ``target``, a call pushes ``link``, a return pops.
+    ``history`` and ``calls`` are those of its prediction; a conditional branch that is ``taken`` or an
+    indirect jump then adds its ``target``, a call pushes ``link``, a return pops.
     """
 
     valid: 1
@@ -93,14 +96,15 @@ class Repair(data.Struct):
     link: TARGET_BITS
 
 
-def _shifted(history, kind, taken, target):
-    """The history behind an instruction of ``kind``."""
-    place = target[1:3] ^ target[3:5]
-    return Mux(
-        kind == BranchKind.BRANCH,
-        Cat(taken, history),
-        Mux(kind == BranchKind.INDIRECT, Cat(place, history), history),
-    )[:HISTORY_BITS]
+def _extended(history, kind, taken, target):
+    """The history behind an instruction of ``kind``.
+
+    It is a path: where branches that were taken and indirect jumps led. Those that were not taken
+    show in the address of the next one that was.
+    """
+    moves = (kind == BranchKind.INDIRECT) | (kind == BranchKind.BRANCH) & taken
+    place = Cat(target[bit] for bit in _PLACE)
+    return Mux(moves, Cat(Const(0, 1), history) ^ place, history)[:HISTORY_BITS]
 
 
 class Predictor(wiring.Component):
@@ -268,14 +272,14 @@ class Predictor(wiring.Component):
             ]
             m.d.sync += lagging.eq(repair.history)
             m.d.sync += history.eq(
-                _shifted(repair.history, repair.kind, repair.taken, repair.target)
+                _extended(repair.history, repair.kind, repair.taken, repair.target)
             )
         with m.Elif(self.accept):
             m.d.sync += lagging.eq(history)
         with m.If(~repair.valid & self.accept & known):
             m.d.comb += [push.eq(entry.kind == BranchKind.CALL), pop.eq(returns)]
             m.d.sync += history.eq(
-                _shifted(history, entry.kind, prediction.taken, prediction.target)
+                _extended(history, entry.kind, prediction.taken, prediction.target)
             )
         with m.If(repair.valid | self.accept):
             m.d.sync += calls.eq(base + push - pop)

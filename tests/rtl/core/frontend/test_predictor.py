@@ -73,34 +73,39 @@ def test_what_was_learnt_last_is_predicted_and_nothing_before_its_entry(jumps, o
     run(testbench)
 
 
-async def follow(ctx, dut, packet, outcomes):
-    """Predict and resolve one branch after the other; gives which predictions were wrong."""
-    wrong = []
-    for taken in outcomes:
-        seen = await predict(ctx, dut, packet)
-        assert seen["known"]
-        wrong.append(seen["taken"] != taken)
-        ctx.set(dut.update.count, 1)
-        ctx.set(dut.update.pc, packet + 6)
-        ctx.set(dut.update.taken, taken)
-        ctx.set(dut.update.looked_up, seen["looked_up"])
-        ctx.set(dut.update.direction.as_value(), seen["direction"])
-        repair = {"history": seen["history"], "calls": seen["calls"], "taken": taken}
-        ctx.set(dut.repair, {"valid": wrong[-1], "kind": BranchKind.BRANCH, **repair})
-        await ctx.tick()
-        ctx.set(dut.update.count, 0)
-        ctx.set(dut.repair, {"kind": BranchKind.BRANCH})
+async def resolve(ctx, dut, packet, taken, target):
+    """Predict the branch at the end of ``packet`` and say how it went; gives whether that was wrong."""
+    seen = await predict(ctx, dut, packet)
+    assert seen["known"]
+    wrong = seen["taken"] != taken
+    ctx.set(dut.update.count, 1)
+    ctx.set(dut.update.pc, packet + 6)
+    ctx.set(dut.update.taken, taken)
+    ctx.set(dut.update.looked_up, seen["looked_up"])
+    ctx.set(dut.update.direction.as_value(), seen["direction"])
+    repair = {"history": seen["history"], "calls": seen["calls"], "taken": taken}
+    repair |= {"kind": BranchKind.BRANCH, "target": target}
+    ctx.set(dut.repair, {"valid": wrong, **repair})
+    await ctx.tick()
+    ctx.set(dut.update.count, 0)
+    ctx.set(dut.repair, {"kind": BranchKind.BRANCH})
     return wrong
 
 
 @settings(max_examples=8, deadline=None)
 @given(places, st.lists(st.booleans(), min_size=1, max_size=6))
-def test_a_branch_that_repeats_a_pattern_is_learnt(place, pattern):
+def test_a_branch_that_repeats_a_pattern_in_a_loop_is_learnt(place, pattern):
+    """History is a path: what was not taken shows in the address of what is taken next."""
     packet = place & ~7
+    end, elsewhere = packet ^ 0x40, 0x8000_0200
 
     async def testbench(ctx, dut):
-        await learn(ctx, dut, packet + 6, 0x8000_0200, BranchKind.BRANCH)
-        wrong = await follow(ctx, dut, packet, pattern * (180 // len(pattern)))
+        await learn(ctx, dut, packet + 6, elsewhere, BranchKind.BRANCH)
+        await learn(ctx, dut, end + 6, packet, BranchKind.BRANCH)
+        wrong = []
+        for taken in pattern * (180 // len(pattern)):
+            wrong.append(await resolve(ctx, dut, packet, taken, elsewhere))
+            assert not await resolve(ctx, dut, end, 1, packet)
         assert not any(wrong[-24:])
         # Known since it was taken once, so taken is what it starts with.
         assert wrong[0] == (not pattern[0])
@@ -116,13 +121,13 @@ def test_a_branch_that_repeats_a_pattern_is_learnt(place, pattern):
 def test_an_indirect_jump_goes_where_it_went_after_the_same_history(pattern):
     """Targets are told apart by the jumps before, as in a loop around a switch.
 
-    The table's index has two bits of each of four jumps: longer patterns may be too much for it.
+    The table's index has a few bits of each of nine jumps.
     """
 
     async def testbench(ctx, dut):
         site, wrong = 0x8000_0100, []
         for turn in range(40 * len(pattern)):
-            target = 0x8000_1000 + 0x24 * pattern[turn % len(pattern)]
+            target = 0x8000_1012 + 0x24 * pattern[turn % len(pattern)]
             seen = await predict(ctx, dut, site)
             wrong.append(not seen["known"] or seen["target"] != target)
             if wrong[-1]:
