@@ -387,6 +387,9 @@ class LoadStoreUnit(wiring.Component):
                     m.d.sync += state.eq(_State.INDEX)
                     with m.If(self.translation.walked.payload != Fault.NONE):
                         fail_translation(self.translation.walked.payload)
+                    with m.Elif(step_register == _Step.STORE_HIGH):
+                        # The other half's translation may have had to make room.
+                        m.d.sync += step_register.eq(_Step.PROBE_LOW)
             with m.Case(_State.BUS_REQUEST):
                 with m.If(self.peripheral.request.ready):
                     m.d.sync += state.eq(_State.BUS_RESPONSE)
