@@ -111,6 +111,7 @@ class Hart(wiring.Component):
             "shared_entries": shared_tlb_entries,
             "walk_cache_entries": walk_cache_entries,
             "nested_entries": walk_cache_entries,
+            "guests": vmx,
         }
         self._predictor = {
             "target_count": branch_targets,

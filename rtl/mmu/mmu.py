@@ -18,6 +18,7 @@ from rtl.mmu.context import (
 from rtl.mmu.page_walker import PageWalker
 from rtl.mmu.ports import MmuEvents, PteMemory, TranslationPort
 from rtl.mmu.shared_tlb import SharedTlb
+from rtl.mmu.tags import page_of, set_root
 from rtl.mmu.tlb import Tlb
 
 __all__ = ["Mmu"]
@@ -56,6 +57,8 @@ class Mmu(wiring.Component):
         Entries and associativity of the second level.
     walk_cache_entries, nested_entries : int
         See ``PageWalker``.
+    guests : bool
+        Queries come from guests, too. Without, each is taken for one of root's, without an EPT.
 
     Members
     -------
@@ -86,11 +89,13 @@ class Mmu(wiring.Component):
         shared_ways=2,
         walk_cache_entries,
         nested_entries,
+        guests=True,
     ):
+        self._guests = guests
         self._tlbs = (Tlb(entry_count=entry_count), Tlb(entry_count=entry_count))
-        self._shared = SharedTlb(entry_count=shared_entries, ways=shared_ways)
+        self._shared = SharedTlb(entry_count=shared_entries, ways=shared_ways, guests=guests)
         self._walker = PageWalker(
-            walk_cache_entries=walk_cache_entries, nested_entries=nested_entries
+            walk_cache_entries=walk_cache_entries, nested_entries=nested_entries, guests=guests
         )
         super().__init__(
             {
@@ -122,12 +127,20 @@ class Mmu(wiring.Component):
             self.ept_fault.eq(walker.ept_fault),
             self.settled.eq(shared.settled),
         ]
+        invalidation = Signal(Invalidation)
+        m.d.comb += invalidation.eq(self.i_invalidate.p)
+        if not self._guests:
+            m.d.comb += [
+                *set_root(invalidation),
+                invalidation.any_world.eq(0),
+                invalidation.any_vpid.eq(0),
+                invalidation.match_ept.eq(0),
+            ]
         for unit in (*self._tlbs, shared, walker):
             m.d.comb += [
                 unit.i_invalidate.valid.eq(invalidated),
-                unit.i_invalidate.p.eq(self.i_invalidate.p),
+                unit.i_invalidate.p.eq(invalidation),
             ]
-
         # The walk under way, and which side it belongs to; the next is taken after its answer.
         state = Signal(_State)
         query, data_walks, data_side = Signal(TranslationQuery), Signal(), Signal()
@@ -136,6 +149,7 @@ class Mmu(wiring.Component):
         m.d.comb += [
             data_side.eq(self.data.walk.valid),
             shared.query.eq(query),
+            shared.page.eq(page_of(query.gva)),
             walker.i_query.p.eq(query),
             shared.refill.eq(walker.refill),
             found.eq(shared.done & shared.hit),
@@ -155,10 +169,17 @@ class Mmu(wiring.Component):
         m.d.sync += stale.eq(stale | invalidated)
         with m.Switch(state):
             with m.Case(_State.IDLE):
-                m.d.comb += shared.query.eq(
-                    Mux(data_side, self.data.walk.p, self.instruction.walk.p)
-                )
-                m.d.sync += [query.eq(shared.query), data_walks.eq(data_side), stale.eq(0)]
+                asked = Signal(TranslationQuery)
+                m.d.comb += [
+                    asked.eq(Mux(data_side, self.data.walk.p, self.instruction.walk.p)),
+                    shared.page.eq(page_of(asked.gva)),
+                ]
+                m.d.sync += [
+                    query.eq(asked),
+                    *self._heeded(query.context),
+                    data_walks.eq(data_side),
+                    stale.eq(0),
+                ]
                 with m.If(self.data.walk.valid | self.instruction.walk.valid):
                     m.d.comb += shared.look_up.eq(1)
                     m.d.sync += state.eq(_State.LOOK_UP)
@@ -196,6 +217,7 @@ class Mmu(wiring.Component):
                 port.walked.valid.eq(offered & (data_walks == side)),
                 port.walked.p.eq(fault),
                 tlb.query.eq(port.query),
+                *self._heeded(tlb.query.context),
                 tlb.refilling.eq((state != _State.IDLE) & (data_walks == side)),
                 tlb.refill.entry.eq(walker.refill.entry),
                 tlb.refill.valid.eq(refill & (data_walks == side)),
@@ -206,9 +228,13 @@ class Mmu(wiring.Component):
             self._answer(m, f"{'data' if side else 'instruction'}_answer", port, tlb)
         return m
 
+    def _heeded(self, context):
+        """Assignments of a TranslationContext: what this MMU does not look at."""
+        return [] if self._guests else [*set_root(context), context.ept.eq(0)]
+
     def _answer(self, m, name, port, tlb):
         """Answer the query of the cycle before: some are decided without the TLB."""
-        gva, context = port.query.gva, port.query.context
+        gva, context = tlb.query.gva, tlb.query.context
         answer = Signal(_Answer, name=name)
         sign = gva[VIRTUAL_BITS - 1 :]
         m.d.sync += [

@@ -8,6 +8,7 @@ from rtl.arch.memory_map import BUS_ADDRESS_BITS, MEMORY_MAP
 from rtl.arch.paging import LEVELS, PAGE_BITS, PTE, VPN_BITS
 from rtl.arch.vmx.ept import EPT_GPA_BITS
 from rtl.mmu.context import (
+    FRAME_BITS,
     Access,
     EptFault,
     Fault,
@@ -59,6 +60,8 @@ class PageWalker(wiring.Component):
     ----------
     walk_cache_entries, nested_entries : int
         Tables of guests remembered by the gva they map, and pages of the EPT by their gpa.
+    guests : bool
+        There are queries with an EPT.
 
     Members
     -------
@@ -82,9 +85,10 @@ class PageWalker(wiring.Component):
     events : Out(WalkEvents)
     """
 
-    def __init__(self, *, walk_cache_entries=8, nested_entries=8):
+    def __init__(self, *, walk_cache_entries=8, nested_entries=8, guests=True):
+        self._guests = guests
         self._walk_cache = WalkCache(entry_count=walk_cache_entries)
-        self._nested = NestedCache(entry_count=nested_entries)
+        self._nested = NestedCache(entry_count=nested_entries) if guests else None
         super().__init__(
             {
                 "i_query": In(stream.Signature(TranslationQuery)),
@@ -101,7 +105,7 @@ class PageWalker(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.walk_cache = walk_cache = self._walk_cache
-        m.submodules.nested = nested = self._nested
+        nested = self._nested
         m.submodules.check = check = PteCheck()
         m.submodules.permission = permission = LeafPermission()
         m.submodules.ept_permission = ept_permission = EptPermission()
@@ -119,13 +123,13 @@ class PageWalker(wiring.Component):
         target, purpose = Signal(_FRAME_BITS), Signal(_Target)
         ept_level = Signal(range(LEVELS))
         # The entry at hand, and the frame (hpa) of the page it lies in.
-        pte, pte_frame = Signal(Pte), Signal(_FRAME_BITS)
+        pte, pte_frame = Signal(Pte), Signal(FRAME_BITS)
         # The guest's leaf, whether it has to be updated, and what the EPT allows with its page.
-        leaf, leaf_frame = Signal(Pte), Signal(_FRAME_BITS)
+        leaf, leaf_frame = Signal(Pte), Signal(FRAME_BITS)
         update_leaf, table_rights = Signal(), Signal(EptRights)
         table_level = Signal(range(LEVELS))
         # What came out.
-        frame, size = Signal(_FRAME_BITS), Signal(range(LEVELS))
+        frame, size = Signal(FRAME_BITS), Signal(range(LEVELS))
         rights = Signal(EptRights)
         fault = Signal(Fault)
         # Whether remembered tables and places may be used, and whether one was.
@@ -136,7 +140,9 @@ class PageWalker(wiring.Component):
         abandoned, stale = Signal(), Signal()
         m.d.comb += [self.i_invalidate.ready.eq(1), stale.eq(abandoned | abandon)]
         m.d.sync += abandoned.eq(stale)
-        for cache in (walk_cache, nested):
+        if self._guests:
+            m.submodules.nested = nested
+        for cache in (walk_cache, nested) if self._guests else (walk_cache,):
             m.d.comb += [
                 cache.i_invalidate.valid.eq(abandon),
                 cache.i_invalidate.p.eq(self.i_invalidate.p),
@@ -178,23 +184,26 @@ class PageWalker(wiring.Component):
             walk_cache_entry.tag.level.eq(level),
             walk_cache_entry.tag.guest_level.eq(level),
             walk_cache_entry.table.eq(pte.ppn),
-            nested.world.eq(context.world),
-            nested.ept_tag.eq(context.ept_tag),
-            nested.gpa_frame.eq(target),
-            nested.i.level.eq(ept_level),
-            nested.i.frame.eq(frame),
-            nested.i.rights.eq(rights),
         ]
-        # What is remembered of the EPT answers this access.
-        known = Signal()
-        with m.Switch(ept_access):
-            for access, allows in (
-                (Access.READ, nested.o.rights.r),
-                (Access.WRITE, nested.o.rights.w & nested.o.rights.d),
-                (Access.FETCH, nested.o.rights.x),
-            ):
-                with m.Case(access):
-                    m.d.comb += known.eq(remember_nested & nested.hit & allows)
+        if self._guests:
+            m.d.comb += [
+                nested.world.eq(context.world),
+                nested.ept_tag.eq(context.ept_tag),
+                nested.gpa_frame.eq(target),
+                nested.i.level.eq(ept_level),
+                nested.i.frame.eq(frame),
+                nested.i.rights.eq(rights),
+            ]
+            # What is remembered of the EPT answers this access.
+            known = Signal()
+            with m.Switch(ept_access):
+                for access, allows in (
+                    (Access.READ, nested.o.rights.r),
+                    (Access.WRITE, nested.o.rights.w & nested.o.rights.d),
+                    (Access.FETCH, nested.o.rights.x),
+                ):
+                    with m.Case(access):
+                        m.d.comb += known.eq(remember_nested & nested.hit & allows)
 
         def fail(kind):
             with m.If(stale):
@@ -211,6 +220,8 @@ class PageWalker(wiring.Component):
 
         def refuse(kind, leaf=None, access=ept_access, at=ept_level):
             """An EPT_* fault, because of a leaf of the EPT or for the lack of one."""
+            if not self._guests:
+                return
             m.d.comb += nested.drop.eq(1)
             m.d.sync += [
                 self.ept_fault.gpa.eq(
@@ -235,13 +246,20 @@ class PageWalker(wiring.Component):
             m.d.sync += [
                 table.eq(ppn),
                 target.eq(ppn),
-                pte_frame.eq(ppn),
+                pte_frame.eq(frame_of(ppn)),
                 purpose.eq(_Target.TABLE),
             ]
+            go_on("FETCH")
+
+        def go_on(state):
+            """Go on in ``state``, but with an EPT with what it says about the target."""
+            m.next = state
             with m.If(context.ept):
-                m.next = "TRANSLATE"
-            with m.Else():
-                m.next = "FETCH"
+                go_on_in_ept("TRANSLATE")
+
+        def go_on_in_ept(state):
+            if self._guests:
+                m.next = state
 
         with m.FSM():
             with m.State("IDLE"):
@@ -262,7 +280,7 @@ class PageWalker(wiring.Component):
                     remembered_nested.eq(0),
                     update_leaf.eq(0),
                 ]
-                with m.If(~context.paged):
+                with m.If(~context.paged & self._guests):
                     # The guest's leaf, so to speak: it allows everything, and is as large as can be.
                     m.d.sync += [
                         target.eq(query.gva[PAGE_BITS:]),
@@ -271,7 +289,7 @@ class PageWalker(wiring.Component):
                         level.eq(LEVELS - 1),
                         global_.eq(1),
                     ]
-                    m.next = "TRANSLATE"
+                    go_on("START")
                 with m.Elif(remember & walk_cache.hit):
                     m.d.comb += self.events.walk_cache_hit.eq(1)
                     m.d.sync += [
@@ -284,30 +302,30 @@ class PageWalker(wiring.Component):
                     m.d.sync += [level.eq(LEVELS - 1), global_.eq(0)]
                     descend(context.root)
 
-            with m.State("TRANSLATE"):
-                beyond = target[PAGE_NUMBER_BITS:].any() | (
-                    ~context.paged & query.gva[EPT_GPA_BITS:].any()
-                )
-                m.d.sync += [second.eq(1), ept_level.eq(LEVELS - 1)]
-                # The root is four pages long and aligned to that.
-                m.d.sync += pte_frame.eq(
-                    Cat(target[LEVELS * VPN_BITS : PAGE_NUMBER_BITS], context.ept_root[2:])
-                )
-                with m.If(beyond):
-                    refuse(Fault.EPT_VIOLATION, at=LEVELS - 1)
-                with m.Elif(known):
-                    m.d.comb += self.events.nested_hit.eq(1)
-                    m.d.sync += [
-                        remembered_nested.eq(1),
-                        frame.eq(nested.o.frame),
-                        rights.eq(nested.o.rights),
-                        ept_level.eq(nested.o.level),
-                    ]
-                    with m.If(purpose == _Target.PAGE):
-                        m.d.sync += size.eq(Mux(nested.o.level < level, nested.o.level, level))
-                    m.next = "TRANSLATED"
-                with m.Else():
-                    m.next = "FETCH"
+            if self._guests:
+                with m.State("TRANSLATE"):
+                    beyond = target[PAGE_NUMBER_BITS:].any() | (
+                        ~context.paged & query.gva[EPT_GPA_BITS:].any()
+                    )
+                    m.d.sync += [second.eq(1), ept_level.eq(LEVELS - 1)]
+                    # The root is four pages long and aligned to that.
+                    root = Cat(target[LEVELS * VPN_BITS : PAGE_NUMBER_BITS], context.ept_root[2:])
+                    m.d.sync += pte_frame.eq(frame_of(root))
+                    with m.If(beyond):
+                        refuse(Fault.EPT_VIOLATION, at=LEVELS - 1)
+                    with m.Elif(known):
+                        m.d.comb += self.events.nested_hit.eq(1)
+                        m.d.sync += [
+                            remembered_nested.eq(1),
+                            frame.eq(nested.o.frame),
+                            rights.eq(nested.o.rights),
+                            ept_level.eq(nested.o.level),
+                        ]
+                        with m.If(purpose == _Target.PAGE):
+                            m.d.sync += size.eq(Mux(nested.o.level < level, nested.o.level, level))
+                        m.next = "TRANSLATED"
+                    with m.Else():
+                        m.next = "FETCH"
 
             with m.State("FETCH"):
                 in_ram = (pte_frame >= _RAM.base >> PAGE_BITS) & (pte_frame < _RAM.end >> PAGE_BITS)
@@ -329,7 +347,7 @@ class PageWalker(wiring.Component):
                     with m.Elif(response.p.error):
                         refuse(Fault.EPT_MISCONFIGURATION)
                     with m.Elif(second):
-                        m.next = "CHECK_EPT"
+                        go_on_in_ept("CHECK_EPT")
                     with m.Else():
                         m.next = "CHECK"
 
@@ -340,7 +358,7 @@ class PageWalker(wiring.Component):
                     update_leaf.eq(~permission.allowed),
                     purpose.eq(_Target.PAGE),
                     target.eq(pte.ppn | below(page, level)),
-                    frame.eq(pte.ppn),
+                    frame.eq(frame_of(pte.ppn)),
                     size.eq(level),
                     rights.eq(~0),
                 ]
@@ -354,68 +372,70 @@ class PageWalker(wiring.Component):
                     & (permission.allowed | context.adue)
                 ):
                     m.d.sync += global_.eq(global_ | pte.g)
-                    with m.If(context.ept):
-                        m.next = "TRANSLATE"
-                    with m.Elif(permission.allowed):
-                        m.next = "REFILL"
+                    with m.If(permission.allowed):
+                        go_on("REFILL")
                     with m.Else():
-                        m.next = "UPDATE"
+                        go_on("UPDATE")
                 with m.Else():
                     fail(Fault.PAGE)
 
-            with m.State("CHECK_EPT"):
-                with m.Switch(check.kind):
-                    with m.Case(PteKind.INVALID):
-                        refuse(Fault.EPT_VIOLATION)
-                    with m.Case(PteKind.MALFORMED):
-                        refuse(Fault.EPT_MISCONFIGURATION)
-                    with m.Case(PteKind.POINTER):
-                        m.d.sync += [pte_frame.eq(pte.ppn), ept_level.eq(ept_level - 1)]
-                        m.next = "FETCH"
-                    with m.Case(PteKind.LEAF):
-                        with m.If(ept_permission.allowed):
-                            m.next = "TRANSLATED"
-                        with m.Elif(ept_permission.granted & context.ept_ad):
-                            m.next = "UPDATE"
-                        with m.Else():
-                            refuse(Fault.EPT_VIOLATION, pte)
-                m.d.sync += [
-                    frame.eq(pte.ppn | below(target, ept_level)),
-                    rights.r.eq(pte.r),
-                    rights.w.eq(pte.w),
-                    rights.x.eq(pte.x),
-                    rights.d.eq(pte.d | (ept_access == Access.WRITE)),
-                ]
-                with m.If(purpose == _Target.PAGE):
-                    m.d.sync += size.eq(Mux(ept_level < level, ept_level, level))
-
-            with m.State("TRANSLATED"):
-                m.d.sync += second.eq(0)
-                # Only what is in RAM is worth it, and of pages the large ones: they hold tables, too.
-                m.d.comb += nested.fill.eq(
-                    ~stale
-                    & ~frame[BUS_ADDRESS_BITS - PAGE_BITS :].any()
-                    & ((purpose == _Target.TABLE) | (ept_level != 0))
-                )
-                with m.If(purpose == _Target.TABLE):
+            if self._guests:
+                with m.State("CHECK_EPT"):
+                    with m.Switch(check.kind):
+                        with m.Case(PteKind.INVALID):
+                            refuse(Fault.EPT_VIOLATION)
+                        with m.Case(PteKind.MALFORMED):
+                            refuse(Fault.EPT_MISCONFIGURATION)
+                        with m.Case(PteKind.POINTER):
+                            m.d.sync += [
+                                pte_frame.eq(frame_of(pte.ppn)),
+                                ept_level.eq(ept_level - 1),
+                            ]
+                            m.next = "FETCH"
+                        with m.Case(PteKind.LEAF):
+                            with m.If(ept_permission.allowed):
+                                m.next = "TRANSLATED"
+                            with m.Elif(ept_permission.granted & context.ept_ad):
+                                m.next = "UPDATE"
+                            with m.Else():
+                                refuse(Fault.EPT_VIOLATION, pte)
                     m.d.sync += [
-                        pte_frame.eq(frame),
-                        table_rights.eq(rights),
-                        table_level.eq(ept_level),
+                        frame.eq(frame_of(pte.ppn | below(target, ept_level))),
+                        rights.r.eq(pte.r),
+                        rights.w.eq(pte.w),
+                        rights.x.eq(pte.x),
+                        rights.d.eq(pte.d | (ept_access == Access.WRITE)),
                     ]
-                    m.next = "FETCH"
-                with m.Elif(~update_leaf):
-                    m.next = "REFILL"
-                with m.Elif(table_rights.w & table_rights.d):
-                    m.d.sync += [pte.eq(leaf), pte_frame.eq(leaf_frame)]
-                    m.next = "UPDATE"
-                with m.Else():
-                    m.d.sync += [purpose.eq(_Target.TABLE), target.eq(table)]
-                    m.next = "READ_ONLY"
+                    with m.If(purpose == _Target.PAGE):
+                        m.d.sync += size.eq(Mux(ept_level < level, ept_level, level))
 
-            with m.State("READ_ONLY"):
-                # The guest's leaf has to be updated, and the EPT does not let it.
-                refuse(Fault.EPT_VIOLATION, table_rights, Access.WRITE, table_level)
+                with m.State("TRANSLATED"):
+                    m.d.sync += second.eq(0)
+                    # Only what is in RAM is worth it, and of pages the large ones: they hold tables, too.
+                    m.d.comb += nested.fill.eq(
+                        ~stale
+                        & ~frame[BUS_ADDRESS_BITS - PAGE_BITS :].any()
+                        & ((purpose == _Target.TABLE) | (ept_level != 0))
+                    )
+                    with m.If(purpose == _Target.TABLE):
+                        m.d.sync += [
+                            pte_frame.eq(frame),
+                            table_rights.eq(rights),
+                            table_level.eq(ept_level),
+                        ]
+                        m.next = "FETCH"
+                    with m.Elif(~update_leaf):
+                        m.next = "REFILL"
+                    with m.Elif(table_rights.w & table_rights.d):
+                        m.d.sync += [pte.eq(leaf), pte_frame.eq(leaf_frame)]
+                        m.next = "UPDATE"
+                    with m.Else():
+                        m.d.sync += [purpose.eq(_Target.TABLE), target.eq(table)]
+                        m.next = "READ_ONLY"
+
+                with m.State("READ_ONLY"):
+                    # The guest's leaf has to be updated, and the EPT does not let it.
+                    refuse(Fault.EPT_VIOLATION, table_rights, Access.WRITE, table_level)
 
             with m.State("UPDATE"):
                 dirty = Mux(second, ept_access == Access.WRITE, write)
@@ -439,7 +459,7 @@ class PageWalker(wiring.Component):
                     with m.Elif(response.p.data != pte.as_value()):
                         m.next = "START"
                     with m.Elif(second):
-                        m.next = "TRANSLATED"
+                        go_on_in_ept("TRANSLATED")
                     with m.Else():
                         m.d.sync += [leaf.a.eq(1), leaf.d.eq(leaf.d | write)]
                         m.next = "REFILL"
@@ -465,16 +485,16 @@ class PageWalker(wiring.Component):
         """The entry that comes out: what both stages allow."""
         context, entry = query.context, self.refill.entry
         tag = entry.tag
-        within = Signal(_FRAME_BITS)
+        within = Signal(FRAME_BITS)
         m.d.comb += [
-            within.eq(below(C((1 << _FRAME_BITS) - 1, _FRAME_BITS), size)),
+            within.eq(below(C((1 << FRAME_BITS) - 1, FRAME_BITS), size)),
             *set_space(tag.space, context),
             tag.global_.eq(global_),
             tag.page.eq(page_of(query.gva)),
             tag.level.eq(size),
             tag.guest_level.eq(Mux(context.paged, level, size)),
             # Above the size that counts, the bits may come from the page that was asked for.
-            entry.frame.eq(frame_of(frame & ~within)),
+            entry.frame.eq(frame & ~within),
             entry.rights.mxr.eq((leaf.r | leaf.x) & rights.r),
             entry.rights.r.eq(leaf.r & rights.r),
             entry.rights.w.eq(leaf.w & rights.w),

@@ -9,8 +9,15 @@ from rtl.arch.paging import LEVELS, VPN_BITS
 from rtl.mmu.context import Invalidation, TranslationQuery
 from rtl.mmu.invalidate import InvalidationMatch, InvalidationUnion
 from rtl.mmu.permissions import LeafPermission
-from rtl.mmu.ports import Refill, TlbEntry
-from rtl.mmu.tags import TagQuery, matches, page_of, set_for, set_overlapping, sizes
+from rtl.mmu.ports import PAGE_NUMBER_BITS, Refill, TlbEntry
+from rtl.mmu.tags import (
+    TagQuery,
+    matches,
+    set_for,
+    set_overlapping,
+    set_root,
+    sizes,
+)
 
 __all__ = ["SharedTlb"]
 
@@ -48,13 +55,15 @@ class SharedTlb(wiring.Component):
         Number of entries: a power of two.
     ways : int
         Associativity.
+    guests : bool
+        There are other address spaces than root's, and an EPT.
 
     Members
     -------
+    look_up, page : In
+        Strobe: begin with a query of this page number, which holds still to ``done``.
     query : In(TranslationQuery)
-        Holds still from ``look_up`` to ``done``.
-    look_up : In(1)
-        Strobe: begin.
+        From the next cycle to ``done``.
     done, hit, entry : Out
         ``done`` strobes once; in that cycle ``hit`` and, for a hit, ``entry`` answer. An
         invalidation that comes between ``look_up`` and ``done`` may not have been heeded.
@@ -69,17 +78,18 @@ class SharedTlb(wiring.Component):
     Raises ValueError on numbers that cannot be built.
     """
 
-    def __init__(self, *, entry_count, ways):
+    def __init__(self, *, entry_count, ways, guests=True):
         set_count = entry_count // ways if ways > 0 else 0
         if set_count * ways != entry_count or set_count < 4 or set_count & set_count - 1:
             raise ValueError(
                 f"{entry_count} entries in {ways} ways: the sets must be a power of two, at least 4"
             )
-        self._set_count, self._ways = set_count, ways
+        self._set_count, self._ways, self._guests = set_count, ways, guests
         super().__init__(
             {
-                "query": In(TranslationQuery),
                 "look_up": In(1),
+                "page": In(PAGE_NUMBER_BITS),
+                "query": In(TranslationQuery),
                 "done": Out(1),
                 "hit": Out(1),
                 "entry": Out(TlbEntry),
@@ -126,7 +136,16 @@ class SharedTlb(wiring.Component):
                 read.en.eq(now != _Act.NONE),
                 write.addr.eq(act_address),
             ]
-            rows.append(read.data)
+            row = read.data
+            if not self._guests:
+                row = Signal(_Row, name=f"row_{way}")
+                tag = row.entry.tag
+                m.d.comb += [
+                    row.eq(read.data),
+                    *set_root(tag.space),
+                    tag.guest_level.eq(tag.level),
+                ]
+            rows.append(row)
             writes.append(write)
 
         invalidation = Signal(Invalidation)
@@ -221,7 +240,7 @@ class SharedTlb(wiring.Component):
         with m.If(self.look_up | (looking & ~stop)):
             m.d.comb += [
                 now.eq(_Act.LOOK_UP),
-                address.eq(self._index(page_of(self.query.gva), size)),
+                address.eq(self._index(self.page, size)),
             ]
             m.d.sync += [looking.eq(size != LEVELS - 1), level.eq(size + 1)]
         with m.Elif(filling):

@@ -5,6 +5,7 @@ from amaranth.lib import data
 
 from rtl.arch.paging import LEVELS, PAGE_BITS, VPN_BITS
 from rtl.arch.vmx.ept import EPT_GPA_BITS
+from rtl.mmu.context import World
 from rtl.mmu.ports import PAGE_NUMBER_BITS, AddressSpace
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "set_for",
     "set_named",
     "set_overlapping",
+    "set_root",
     "set_space",
     "sizes",
 ]
@@ -59,6 +61,13 @@ def below(page: Value, level: Value) -> Value:
 def set_space(space, context) -> list:
     """Assignments of AddressSpace: that of a TranslationContext."""
     return [space[name].eq(context[name]) for name, _ in AddressSpace.as_shape()]
+
+
+def set_root(space) -> list:
+    """Assignments of AddressSpace, or of what has its fields: where there are no guests, the only
+    one. In a constant nothing has to be kept or compared.
+    """
+    return [space.world.eq(World.ROOT), space.vpid.eq(0), space.ept_tag.eq(0)]
 
 
 def set_for(wanted, query) -> list:

@@ -25,7 +25,7 @@ from tests.streams import get, put, simulate
 CYCLES = 400
 
 
-def small_mmu(entry_count):
+def small_mmu(entry_count, guests=True):
     """So small that everything is replaced all the time."""
     return Mmu(
         entry_count=entry_count,
@@ -33,6 +33,7 @@ def small_mmu(entry_count):
         shared_ways=2,
         walk_cache_entries=2,
         nested_entries=2,
+        guests=guests,
     )
 
 
@@ -288,6 +289,11 @@ def space_of(query):
     return tuple(query["context"][name] for name in ("world", "vpid", "ept_tag"))
 
 
+def of_root(query):
+    return {**query, "context": {**query["context"], "world": 0, "vpid": 0, "ept_tag": 0}}
+
+
+@pytest.mark.parametrize("guests", [True, False])
 @settings(max_examples=20, deadline=None)
 @given(
     memories,
@@ -296,8 +302,10 @@ def space_of(query):
     st.integers(0, 2**32),
     st.sampled_from([0.01, 0.04, 0.1]),
 )
-def test_results_are_current_since_the_last_invalidation(words, asked, changes, seed, rate):
-    dut = small_mmu(4)
+def test_results_are_current_since_the_last_invalidation(guests, words, asked, changes, seed, rate):
+    dut = small_mmu(4, guests)
+    if not guests:
+        asked = [of_root(query) for query in asked]
     schedule, history = random.Random(seed), History(dict(words))
     software = Software(asked, history, changes, rate, schedule)
     sources = {space_of(query): set() for query in asked}

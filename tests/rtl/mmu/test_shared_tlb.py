@@ -49,9 +49,11 @@ steps = st.lists(
 
 async def look_up(ctx, dut, query, invalidation=None, at=None):
     """The frame, or None; an invalidation may come ``at`` some cycle of it."""
-    set_query(ctx, dut, query)
+    ctx.set(dut.page, query["page"])
     ctx.set(dut.look_up, 1)
     for cycle in range(6):
+        if cycle == 1:
+            set_query(ctx, dut, query)
         if cycle == at:
             set_invalidation(ctx, dut, invalidation)
         if cycle and ctx.get(dut.done):
