@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from rtl.arch.paging import LEVELS, VPN_BITS
+from rtl.lib.collisions import COLLISIONS_UNDEFINED
 from rtl.mmu.context import Invalidation, TranslationQuery
 from rtl.mmu.invalidate import InvalidationMatch, InvalidationUnion
 from rtl.mmu.permissions import LeafPermission
@@ -40,7 +41,8 @@ class SharedTlb(wiring.Component):
     """Hold many translations of all page sizes; answer a query some cycles later.
 
     A look-up reads the set of each page size in turn, smallest first, and takes 2 to 4 cycles. As
-    in the first level, an entry that does not permit the query does not hit.
+    in the first level, an entry that does not permit the query does not hit; nor does one of a
+    set that may be written in the cycle in which it is read.
 
     An invalidation holds at once and is precise: until the entries it names have been swept out,
     set by set in cycles that nothing else needs, look-ups pass over them. One that names a page
@@ -121,15 +123,19 @@ class SharedTlb(wiring.Component):
         address = Signal(range(self._set_count))
         act, act_address = Signal(_Act), Signal(range(self._set_count))
         now = Signal(_Act)
-        m.d.comb += now.eq(_Act.NONE)
+        # The set read may be written in this cycle.
+        collides, collided = Signal(), Signal()
+        m.d.comb += [
+            now.eq(_Act.NONE),
+            collides.eq(((act == _Act.REFILL) | (act == _Act.SWEEP)) & (address == act_address)),
+        ]
+        m.d.sync += collided.eq(collides)
         m.d.sync += [act.eq(now), act_address.eq(address)]
         rows, writes = [], []
         for way in range(self._ways):
             m.submodules[f"rows_{way}"] = cells = memory.Memory(
-                shape=_Row, depth=self._set_count, init=()
+                shape=_Row, depth=self._set_count, init=(), attrs=COLLISIONS_UNDEFINED
             )
-            # A read at the time of a write gives the old row: stale rows are harmless, and what
-            # is being swept out is still passed over.
             read, write = cells.read_port(), cells.write_port()
             m.d.comb += [
                 read.addr.eq(address),
@@ -183,6 +189,7 @@ class SharedTlb(wiring.Component):
                 permission.context.eq(self.query.context),
                 hits[way].eq(
                     matched[way]
+                    & ~collided
                     & ~(sweeping & named[way])
                     & (row.entry.tag.level == act_level)
                     & permission.allowed
@@ -237,21 +244,28 @@ class SharedTlb(wiring.Component):
                 m.d.sync += [filled.eq(kept), fractured.eq(kept_fractured)]
 
         # Who reads.
-        with m.If(self.look_up | (looking & ~stop)):
+        with m.If(self.look_up | looking):
             m.d.comb += [
                 now.eq(_Act.LOOK_UP),
                 address.eq(self._index(self.page, size)),
             ]
             m.d.sync += [looking.eq(size != LEVELS - 1), level.eq(size + 1)]
+            # What is read behind a hit is read for nothing: to hold it back would put the
+            # comparison before the memories' addresses.
+            with m.If(stop):
+                m.d.sync += [looking.eq(0), act.eq(_Act.NONE)]
         with m.Elif(filling):
-            m.d.comb += [now.eq(_Act.REFILL), address.eq(self._index(new.tag.page, new.tag.level))]
-            m.d.sync += filling.eq(0)
+            m.d.comb += address.eq(self._index(new.tag.page, new.tag.level))
+            with m.If(~collides):
+                m.d.comb += now.eq(_Act.REFILL)
+                m.d.sync += filling.eq(0)
         with m.Elif(sweeping & ~finishing & ~((act == _Act.SWEEP) & act_last)):
-            m.d.comb += [
-                now.eq(_Act.SWEEP),
-                address.eq(Mux(whole, position, self._index(invalidation.page, position[:2]))),
-            ]
-            m.d.sync += [position.eq(position + 1), act_last.eq(last)]
+            m.d.comb += address.eq(
+                Mux(whole, position, self._index(invalidation.page, position[:2]))
+            )
+            with m.If(~collides):
+                m.d.comb += now.eq(_Act.SWEEP)
+                m.d.sync += [position.eq(position + 1), act_last.eq(last)]
 
         pieces = self.refill.entry.tag.level != self.refill.entry.tag.guest_level
         with m.If(self.refill.valid):
