@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.arch.paging import LEVELS, VPN_BITS
 from rtl.lib.apart import apart, set_apart
+from rtl.lib.one_hot import number_of
 from rtl.mmu.context import FRAME_BITS, Invalidation, TranslationQuery
 from rtl.mmu.permissions import AccessNeeds, Permits, allows, set_needs, set_permits
 from rtl.mmu.ports import Refill, TlbTag
@@ -123,8 +124,11 @@ class Tlb(wiring.Component):
                 for k, vector in enumerate(vectors):
                     m.d.sync += vector.eq(Mux(level > k, vector | victim, vector & ~victim))
         answers = ~self.refilling & ~invalidates
+        hits_next = matched & permitted & answers.replicate(count)
+        number = Signal(range(count))
         m.d.sync += [
-            hits.eq(matched & permitted & answers.replicate(count)),
+            hits.eq(hits_next),
+            number.eq(number_of(hits_next)),
             overlapped.eq(matched & self.refilling.replicate(count)),
         ]
 
@@ -132,8 +136,8 @@ class Tlb(wiring.Component):
         m.submodules.places = places = memory.Memory(shape=_Place, depth=count, init=())
         place, write = places.read_port(domain="comb"), places.write_port()
         m.d.comb += [
-            place.addr.eq(_number_of(hits)),
-            write.addr.eq(_number_of(victim)),
+            place.addr.eq(number),
+            write.addr.eq(number_of(victim)),
             write.data.frame.eq(new.frame),
             write.data.larger.eq(sizes(new.tag.level)),
             write.en.eq(refills),
@@ -164,9 +168,3 @@ class Tlb(wiring.Component):
             # Bit-PLRU: when all would be marked as used, only the newest stays marked.
             m.d.sync += used.eq(Mux(used_next.all(), touched, used_next))
         return m
-
-
-def _number_of(one_hot):
-    """Which bit is set."""
-    width = (len(one_hot) - 1).bit_length()
-    return Cat(Cat(bit for i, bit in enumerate(one_hot) if i >> k & 1).any() for k in range(width))

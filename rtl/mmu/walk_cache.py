@@ -1,13 +1,14 @@
 """What the page walker remembers: guests' upper tables, and where their memory lies."""
 
 from amaranth import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.arch.memory_map import BUS_ADDRESS_BITS
 from rtl.arch.paging import LEVELS, PAGE_BITS
 from rtl.arch.vmx.ept import EPT_TAG_BITS
 from rtl.lib.apart import apart, set_apart
+from rtl.lib.one_hot import number_of
 from rtl.mmu.context import Invalidation, TranslationQuery, World
 from rtl.mmu.ports import PAGE_NUMBER_BITS, TlbTag
 from rtl.mmu.tags import TagQuery, below, matches, set_for, set_named, set_overlapping, sizes
@@ -100,27 +101,36 @@ class WalkCache(wiring.Component):
             m.d.comb += [*set_named(wanted, self.i_invalidate.p), dropped.eq(matched)]
         with m.Elif(self.fill):
             m.d.comb += set_overlapping(wanted, new.tag)
-        entries, hits = [], []
+        # Which entries, if matched, say where the lowest table and the one above it are.
+        lowest, above, is_global = (Signal(count) for _ in range(3))
         for i in range(count):
-            table = Signal(PAGE_NUMBER_BITS, name=f"table_{i}")
             tag = apart(TlbTag, f"tag_{i}")
-            entries.append((tag, table))
-            hits.append(matched[i] & ~self.fill & ~invalidates)
             m.d.comb += [
+                lowest[i].eq(matched[i] & (tag.level == 1)),
+                above[i].eq(matched[i] & (tag.level == 2)),
+                is_global[i].eq(tag.global_),
                 matched[i].eq(valid[i] & matches(tag, sizes(tag.level), wanted)),
                 same[i].eq(matched[i] & (tag.level == new.tag.level)),
             ]
             with m.If(fills & victim[i]):
-                m.d.sync += [table.eq(new.table), *set_apart(tag, new.tag)]
-        for region in reversed(range(1, LEVELS)):
-            for (tag, table), hit in zip(entries, hits, strict=True):
-                with m.If(hit & (tag.level == region)):
-                    m.d.comb += [
-                        self.hit.eq(1),
-                        self.level.eq(region - 1),
-                        self.table.eq(table),
-                        self.is_global.eq(tag.global_),
-                    ]
+                m.d.sync += set_apart(tag, new.tag)
+
+        m.submodules.tables = tables = memory.Memory(
+            shape=unsigned(PAGE_NUMBER_BITS), depth=count, init=()
+        )
+        read, write = tables.read_port(domain="comb"), tables.write_port()
+        chosen = Signal(count)
+        m.d.comb += [
+            chosen.eq(Mux(lowest.any(), lowest, above)),
+            read.addr.eq(number_of(chosen)),
+            write.addr.eq(number_of(victim)),
+            write.data.eq(new.table),
+            write.en.eq(fills),
+            self.hit.eq(chosen.any() & ~self.fill & ~invalidates),
+            self.level.eq(~lowest.any()),
+            self.table.eq(read.data),
+            self.is_global.eq((is_global & chosen).any()),
+        ]
         return m
 
 
