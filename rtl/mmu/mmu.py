@@ -145,21 +145,23 @@ class Mmu(wiring.Component):
         state = Signal(_State)
         query, data_walks, data_side = Signal(TranslationQuery), Signal(), Signal()
         stale = Signal()
-        found, answered = Signal(), Signal()
+        found, hit, answered = Signal(), Signal(), Signal()
         m.d.comb += [
+            # Tags do not hold what is beyond the gpas there are.
+            hit.eq(shared.hit & ~self._beyond(query)),
             data_side.eq(self.data.walk.valid),
             shared.query.eq(query),
             shared.page.eq(page_of(query.gva)),
             walker.i_query.p.eq(query),
             shared.refill.eq(walker.refill),
-            found.eq(shared.done & shared.hit),
+            found.eq(shared.done & hit),
             answered.eq(Mux(data_walks, self.data.walked.ready, self.instruction.walked.ready)),
             self.walking.eq(state != _State.IDLE),
             self.idle.eq(
                 (state == _State.IDLE) & ~self.data.walk.valid & ~self.instruction.walk.valid
             ),
             self.events.l2_hit.eq(found),
-            self.events.l2_miss.eq(shared.done & ~shared.hit),
+            self.events.l2_miss.eq(shared.done & ~hit),
             self.events.walk_cache_hit.eq(walker.events.walk_cache_hit),
             self.events.nested_hit.eq(walker.events.nested_hit),
             self.events.pte_read.eq(walker.events.pte_read),
@@ -188,7 +190,7 @@ class Mmu(wiring.Component):
                     offered.eq(found),
                     # What an invalidation may have named is asked for again.
                     refill.eq(found & ~stale & ~invalidated),
-                    walker.i_query.valid.eq(shared.done & ~shared.hit),
+                    walker.i_query.valid.eq(shared.done & ~hit),
                 ]
                 with m.If(found):
                     m.d.sync += state.eq(Mux(answered, _State.IDLE, _State.ANSWER))
@@ -256,3 +258,10 @@ class Mmu(wiring.Component):
             port.translation.frame.eq(Mux(answer.unpaged, answer.frame, tlb.frame)),
             port.translation.fault.eq(answer.fault),
         ]
+
+    def _beyond(self, query):
+        """The query is about a gpa that no EPT can map."""
+        context = query.context
+        if not self._guests:
+            return Const(0, 1)
+        return context.ept & ~context.paged & query.gva[EPT_GPA_BITS:].any()
