@@ -72,14 +72,15 @@ def run_guest(
     on_exit: Callable[[dict], None] | None = None,
     console: BinaryIO | None = None,
     quiet: bool = False,
+    **options,
 ) -> Run:
     """Reset the machine, run the guest under the technique, and collect what came out.
 
-    ``console`` gets the guest's console bytes as they appear; ``on_exit`` one row per exit. Unless
+    ``options`` are those of the technique. ``console`` gets the guest's console bytes as they appear; ``on_exit`` one row per exit. Unless
     ``quiet``, standard error is told about runs that take long. Raises VmmError or MachineError
     when the run cannot go on, and VmxlabError when the technique cannot run the guest.
     """
-    options = _options(guest, technique)
+    options |= _options(guest, technique)
     machine.reset()
     config = _soc_config(machine)
     devices = _window_devices(guest)

@@ -3,6 +3,7 @@
 ``tests/suites/build_riscv_tests.py`` builds such a folder; docs/testing.md says how.
 """
 
+import random
 import struct
 from collections import Counter
 from dataclasses import replace
@@ -12,8 +13,12 @@ from pathlib import Path
 import pytest
 
 from rtl.arch.instructions import INSTRUCTIONS, RD, RS1, RS2, decode
+from rtl.arch.memory_map import MEMORY_MAP
+from rtl.arch.paging import PAGE_BITS
+from rtl.soc.config import CONFIGURATIONS
 from sim.cli.session import open_machine, run_guest
 from sim.guests import GuestOptions, bare_program
+from sw_vmm.ept import MemorySlot
 from tests.sim.fake_machine import FakeMachine
 from tests.suites.build_riscv_tests import CLASSES
 
@@ -35,14 +40,35 @@ def folder(request):
     return folder
 
 
-@pytest.fixture(scope="module", params=["native", "interpret"])
+def scrambled():
+    """Every page of guest RAM somewhere else in it."""
+    pages = list(range(GUEST_RAM >> PAGE_BITS))
+    random.Random(1).shuffle(pages)
+    base, size = MEMORY_MAP["ram"].base, 1 << PAGE_BITS
+    return [MemorySlot(base + n * size, base + at * size, size) for n, at in enumerate(pages)]
+
+
+#: Technique, configuration, options.
+WAYS = {
+    "native": ("native", "full", {}),
+    "native, with the extension": ("native", "vmx", {}),
+    "interpret": ("interpret", "full", {}),
+    "vmx-ept": ("vmx-ept", "vmx", {}),
+    "vmx-ept, pages scrambled": ("vmx-ept", "vmx", {"slots": scrambled()}),
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def run(folder, request):
     """Runs a guest; the value is its exit code, or None when it did not end in its budget."""
-    native = request.param == "native"
-    machine = open_machine(GUEST_RAM) if native else FakeMachine(GUEST_RAM)
+    technique, configuration, options = WAYS[request.param]
+    if technique == "interpret":
+        machine = FakeMachine(GUEST_RAM)
+    else:
+        machine = open_machine(GUEST_RAM, CONFIGURATIONS[configuration])
 
     def run(guest):
-        finished = run_guest(machine, guest, request.param, charge=0, quiet=True)
+        finished = run_guest(machine, guest, technique, charge=0, quiet=True, **options)
         return finished.result.outcome.exit_code
 
     run.technique = request.param
