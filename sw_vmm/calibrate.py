@@ -17,7 +17,7 @@ from sw_vmm.assembler import Assembler
 from sw_vmm.charge import Charges
 from sw_vmm.errors import MachineError
 from sw_vmm.machine import Event, Machine
-from sw_vmm.vmcs import Vmcs, execute
+from sw_vmm.vmcs import VMCS_REGION, Vmcs, execute
 
 __all__ = ["OPERATIONS", "Operation", "calibrate", "measure"]
 
@@ -135,6 +135,16 @@ def _vmcs(code: Assembler) -> None:
     code.word(write | _T1 << RD[0] | _A0 << RS1[0] | _T0 << RS2[0])
 
 
+def _vmptrld(code: Assembler) -> None:
+    """There and back again; each time a field has changed that is written back."""
+    load, write = (VMX_INSTRUCTIONS[name].encoding.match for name in ("vmptrld", "vmwrite"))
+    code.add("addi", rd=_A0, rs1=0, imm=VMCS_FIELDS["guest_pc"].number)
+    for region in (_VMCS + VMCS_REGION, _VMCS):
+        code.load_address(_A1, region)
+        code.word(load | _T1 << RD[0] | _A1 << RS1[0])
+        code.word(write | _T1 << RD[0] | _A0 << RS1[0] | _S_COUNT << RS2[0])
+
+
 #: By the members of ``Charges``.
 OPERATIONS = {
     "exit": Operation(_exit, 1),
@@ -144,6 +154,7 @@ OPERATIONS = {
     "device": Operation(_device, 1),
     "instruction": Operation(_instruction, 1),
     "vmcs": Operation(_vmcs, 2, vmx=True),
+    "vmptrld": Operation(_vmptrld, 2, vmx=True),
 }
 
 
@@ -194,14 +205,16 @@ def _program(body: Callable[[Assembler], None]) -> tuple[bytes, dict[int, int]]:
 
 
 def measure(machine: Machine, body: Callable[[Assembler], None], *, vmx: bool = False) -> int:
-    """Cycles of ``_ROUNDS`` rounds of a body, loop included; with ``vmx`` a VMCS is current.
+    """Cycles of ``_ROUNDS`` rounds of a body, loop included; with ``vmx`` a VMCS is current,
+    and there is another.
 
     Resets the machine. Raises MachineError when the code does not come to its end.
     """
     machine.reset()
     if vmx:
         execute(machine, "vmxon")
-        Vmcs(machine, _VMCS).load()
+        for region in (_VMCS + VMCS_REGION, _VMCS):
+            Vmcs(machine, region).load()
     machine.park_on(1 << Exception_.BREAKPOINT, 0)
     text, words = _program(body)
     machine.write_memory(_CODE, text)

@@ -17,6 +17,8 @@ __all__ = ["CHARGES_FILE", "ChargeModel", "Charges", "load_charges", "save_charg
 CHARGES_FILE = Path(__file__).with_name("charges.json")
 
 _FORMAT = 2
+#: What only a hart with VMX has.
+_OF_VMX = {"vmcs", "vmptrld"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Charges:
         One instruction interpreted.
     vmcs : int or None
         One VMREAD or VMWRITE; None where the hart has no VMX.
+    vmptrld : int or None
+        Making another VMCS current; None likewise.
     """
 
     exit: int
@@ -48,6 +52,7 @@ class Charges:
     device: int
     instruction: int
     vmcs: int | None = None
+    vmptrld: int | None = None
 
 
 class ChargeModel:
@@ -145,7 +150,7 @@ def _is_measurement(row: object) -> bool:
         isinstance(row, dict)
         and isinstance(row.get("configuration"), dict)
         and isinstance(row.get("cycles"), dict)
-        and set(row["cycles"]) in (names, names - {"vmcs"})
+        and set(row["cycles"]) in (names, names - _OF_VMX)
         and all(isinstance(value, int) and value >= 0 for value in row["cycles"].values())
     )
 

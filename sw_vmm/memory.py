@@ -25,24 +25,25 @@ class GuestMemory(Protocol):
 
 
 class MachineMemory:
-    """Guest RAM in the machine's RAM at the same address; the hart must be parked."""
+    """Guest RAM in the machine's RAM, ``offset`` bytes behind its gpa; the hart must be parked."""
 
-    def __init__(self, machine: Machine, base: int, size: int):
+    def __init__(self, machine: Machine, base: int, size: int, offset: int = 0):
         self._machine = machine
+        self._offset = offset
         self.base = base
         self.end = base + size
 
     def read(self, gpa: int, size: int) -> int:
-        return int.from_bytes(self._machine.read_memory(gpa, size), "little")
+        return int.from_bytes(self._machine.read_memory(gpa + self._offset, size), "little")
 
     def write(self, gpa: int, size: int, value: int) -> None:
-        self._machine.write_memory(gpa, value.to_bytes(size, "little"))
+        self._machine.write_memory(gpa + self._offset, value.to_bytes(size, "little"))
 
     def read_bytes(self, gpa: int, length: int) -> bytes:
-        return self._machine.read_memory(gpa, length)
+        return self._machine.read_memory(gpa + self._offset, length)
 
     def write_bytes(self, gpa: int, data: bytes) -> None:
-        self._machine.write_memory(gpa, data)
+        self._machine.write_memory(gpa + self._offset, data)
 
 
 class MappedMemory:

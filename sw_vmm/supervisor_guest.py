@@ -88,10 +88,10 @@ class SupervisorGuest(VmxGuest):
                 self._answer(*answer.registers)
             case HartSuspend(retentive=True):
                 self._answer(0, 0)
-                self._wait()
+                self._suspend()
             case HartSuspend(address=address, opaque=opaque):
                 self._restart(address, opaque)
-                self._wait()
+                self._suspend()
             case HartStop():
                 raise self._stopped("hart_stopped", "no other hart could start it again")
             case Reset(kind=ResetType.SHUTDOWN, reason=reason):
@@ -105,7 +105,8 @@ class SupervisorGuest(VmxGuest):
         self._machine.write_gpr(_A1, value)
         self.pc = self.pc + _ECALL_LENGTH & _ALL
 
-    def _wait(self) -> None:
+    def _suspend(self) -> None:
+        self.waits = True
         self.vmcs.guest_activity = ActivityState.WFI.value
         self.charge += self._field_price
 

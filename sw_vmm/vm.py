@@ -10,7 +10,7 @@ from sw_vmm.errors import BadImage, GuestTooLarge
 from sw_vmm.machine import Machine
 from sw_vmm.memory import GuestMemory, MachineMemory
 
-__all__ = ["MONITOR_SIZE", "Image", "Vm"]
+__all__ = ["MONITOR_SIZE", "Image", "Vm", "guest_ram"]
 
 #: RAM above the guest's that belongs to the VMM, under every technique alike.
 MONITOR_SIZE = 4 << 20
@@ -21,27 +21,50 @@ _SOFTWARE_AND_TIMER = INTERRUPTS.mask("msi", "mti")
 Image = tuple[int, bytes]
 
 
+def guest_ram(machine: Machine) -> range:
+    """The machine's RAM (hpa) without the monitor's; empty when there is not more than that."""
+    base = MEMORY_MAP["ram"].base
+    return range(base, max(base, base + machine.config.ram_size - MONITOR_SIZE))
+
+
 class Vm:
     """Guest-physical space: guest RAM at the platform's place, and one device of each kind.
 
     Parameters
     ----------
     machine : Machine
-        Parked after reset; its RAM is the guest's plus ``MONITOR_SIZE``.
+        Parked; its RAM is the guests' plus ``MONITOR_SIZE``.
     rom : bytes
         Reset code and device tree; the guest starts at its first instruction.
     window : DeviceWindow
         What answers in the device window, under every technique.
+    place : range or None
+        The part of the machine's RAM (hpa) that is this guest's, one of several; None: all of it
+        but the monitor's, and the machine's boot ROM too.
 
     Raises BadImage when the machine's RAM leaves no whole pages for a guest.
     """
 
-    def __init__(self, machine: Machine, *, rom: bytes = b"", window: DeviceWindow | None = None):
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        rom: bytes = b"",
+        window: DeviceWindow | None = None,
+        place: range | None = None,
+    ):
         self.machine = machine
         self.config = machine.config
         self.ram_base = MEMORY_MAP["ram"].base
-        self.ram_size = self.config.ram_size - MONITOR_SIZE
-        if self.ram_size <= 0 or self.ram_size % (1 << PAGE_BITS):
+        self.alone = place is None
+        guests = guest_ram(machine)
+        self._place = guests if place is None else place
+        self.ram_size = len(self._place)
+        if (
+            not self.ram_size
+            or (self._place.start | self.ram_size) % (1 << PAGE_BITS)
+            or not guests.start <= self._place.start <= self._place.stop <= guests.stop
+        ):
             raise BadImage(
                 f"{self.config.ram_size} bytes of RAM do not hold a guest of whole pages and the "
                 f"monitor's {MONITOR_SIZE}"
@@ -65,12 +88,13 @@ class Vm:
         )
         self.finisher = Finisher()
         self.window = DeviceWindow() if window is None else window
-        self.use_memory(MachineMemory(machine, self.ram_base, self.ram_size))
+        offset = self._place.start - self.ram_base
+        self.use_memory(MachineMemory(machine, self.ram_base, self.ram_size, offset))
         self._slots = 0
         self.bus = Bus()
         for name in ("rom", "clint", "plic", "uart", "finisher", "window"):
             self.bus.attach(MEMORY_MAP[name], getattr(self, name))
-        if rom:
+        if rom and self.alone:
             machine.write_memory(rom_region.base, rom)
 
     @property
@@ -79,13 +103,13 @@ class Vm:
 
     @property
     def slot(self) -> MemorySlot:
-        """Guest RAM in the machine's RAM: at the same address."""
-        return MemorySlot(self.ram_base, self.ram_base, self.ram_size)
+        """Guest RAM in the machine's RAM."""
+        return MemorySlot(self.ram_base, self._place.start, self.ram_size)
 
     @property
     def monitor(self) -> range:
         """RAM that belongs to the VMM (hpa)."""
-        return range(self.ram_end, self.ram_end + MONITOR_SIZE)
+        return range(guest_ram(self.machine).stop, self.ram_base + self.config.ram_size)
 
     def load(self, gpa: int, data: bytes, name: str = "image") -> None:
         """Put an image into guest RAM. Raises BadImage when it does not fit there."""
@@ -94,7 +118,7 @@ class Vm:
         if gpa + len(data) > self.ram_end:
             raise GuestTooLarge(name, gpa, len(data), self.ram_end)
         self.images.append((gpa, bytes(data)))
-        self.machine.write_memory(gpa, data)
+        self.memory.write_bytes(gpa, data)
 
     def use_memory(self, memory: GuestMemory) -> None:
         """Let the devices find guest RAM there; the machine's own RAM unless a technique says."""

@@ -2,14 +2,30 @@
 
 from collections.abc import Callable
 
+from rtl.arch.csrs import CSRS
+from rtl.arch.traps import Privilege
 from rtl.arch.vmx.checks import ENTRY_CHECKS
 from rtl.arch.vmx.controls import CONTROL_WORDS
-from rtl.arch.vmx.fields import VMCS_FIELDS, VMCS_REGION_BITS, VMCS_REVISION, VmcsField
+from rtl.arch.vmx.fields import (
+    GUEST_CSRS,
+    VMCS_FIELDS,
+    VMCS_REGION_BITS,
+    VMCS_REVISION,
+    VmcsField,
+)
 from rtl.arch.vmx.instructions import VM_FAIL_INVALID, VmInstructionError
 from sw_vmm.errors import VmxFailure
 from sw_vmm.machine import Machine
 
-__all__ = ["VMCS_REGION", "Vmcs", "control_word", "execute", "failed_check", "start_vmx"]
+__all__ = [
+    "VMCS_REGION",
+    "Vmcs",
+    "control_word",
+    "execute",
+    "failed_check",
+    "reset_state",
+    "start_vmx",
+]
 
 #: Bytes of a VMCS region, and its alignment.
 VMCS_REGION = 1 << VMCS_REGION_BITS
@@ -22,6 +38,20 @@ def control_word(name: str, *controls: str) -> int:
     """The control word of that name with its required bits and ``controls`` set."""
     word = CONTROL_WORDS[name]
     return word.required | word.layout.encode(**dict.fromkeys(controls, 1))
+
+
+def reset_state() -> dict[str, int]:
+    """The fields of a hart after reset, in M-mode; what else an entry needs are ``eptp``,
+    ``guest_pc`` and ``host_pc``.
+    """
+    return {
+        "execution_controls": control_word("execution_controls"),
+        "exit_controls": control_word("exit_controls"),
+        "guest_privilege": int(Privilege.MACHINE),
+        **{f"guest_{name}": CSRS[name].reset for name in GUEST_CSRS},
+        "guest_mtimecmp": _ALL,
+        "guest_link_pointer": VMCS_FIELDS["guest_link_pointer"].required,
+    }
 
 
 def execute(machine: Machine, name: str, first: int = 0, second: int = 0) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 from enum import Enum
 
-from rtl.arch.csrs import CSRS, INTERRUPTS
+from rtl.arch.csrs import COUNTEREN, INTERRUPTS, MENVCFG
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import LEVELS, Access
-from rtl.arch.traps import Exception_, Privilege
+from rtl.arch.traps import Exception_
 from rtl.arch.vmx.exits import INTERRUPTION, InterruptionType
-from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS
+from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS, ActivityState
 from sw_vmm.charge import ChargeModel
 from sw_vmm.ept import Ept, MemorySlot, PageAllocator
 from sw_vmm.errors import BusError, GuestStopped, UnhandledExit, VmxFailure
@@ -30,12 +30,13 @@ from sw_vmm.exits import (
     PreemptionTimer,
     Stopped,
     VmxInstruction,
+    Wfi,
 )
 from sw_vmm.interpreter.sv39 import ACCESS_FAULT
 from sw_vmm.memory import MappedMemory
 from sw_vmm.vcpu import Vcpu
 from sw_vmm.vm import Vm
-from sw_vmm.vmcs import VMCS_REGION, Vmcs, control_word, failed_check
+from sw_vmm.vmcs import VMCS_REGION, Vmcs, control_word, failed_check, reset_state
 
 __all__ = ["End", "VmxGuest"]
 
@@ -46,7 +47,9 @@ _ROM = MEMORY_MAP["rom"]
 _EXTERNAL = INTERRUPTS.mask("mei", "sei")
 #: Lines of the guest's mip that the VMM drives; its timers are the hardware's.
 _LINES = INTERRUPTS.mask("msi", "mei", "sei")
-_IR = 1 << 2
+_MTI, _STI = INTERRUPTS.mask("mti"), INTERRUPTS.mask("sti")
+_STCE = MENVCFG.mask("stce")
+_IR = COUNTEREN.mask("ir")
 _N = {name: row.number for name, row in VMCS_FIELDS.items()}
 _EXCEPTION = INTERRUPTION.encode(valid=1, type=InterruptionType.EXCEPTION)
 
@@ -100,6 +103,8 @@ class VmxGuest:
     slice_end : int
         The cycle at which the guest has to make way.
     end : End or None
+    waits : bool
+        It has exited by wfi.
     charge, rd, value, pc : int
         What the exit under way adds up to, and how the guest goes on.
     """
@@ -123,7 +128,7 @@ class VmxGuest:
         self.ept = Ept(
             machine,
             allocator,
-            [*([vm.slot] if slots is None else slots), self._rom()],
+            [*([vm.slot] if slots is None else slots), self._rom(allocator)],
             largest=largest,
         )
         if slots is not None:
@@ -149,8 +154,11 @@ class VmxGuest:
         #: Instructions the VMM has carried out instead of the hart.
         self.emulated = 0
         self.launched = False
+        self.waits = False
         self._counters = EventCounters()
         self._changed = True
+        # Cycles at which a device does something, and at which the preemption timer exits.
+        self._event: int | None = None
         self._deadline: int | None = None
         # What the fields hold.
         self._mtimecmp = self._timer = _NEVER
@@ -163,10 +171,13 @@ class VmxGuest:
             PreemptionTimer: self._preemption_timer,
         }
 
-    @staticmethod
-    def _rom() -> MemorySlot:
-        rights = (Access.READ, Access.FETCH)
-        return MemorySlot(_ROM.base, _ROM.base, _ROM.size, rights)
+    def _rom(self, allocator: PageAllocator) -> MemorySlot:
+        """The machine's boot ROM, or of several VMs a copy each."""
+        hpa = _ROM.base
+        if not self.vm.alone:
+            hpa = allocator.take(_ROM.size)
+            self._machine.write_memory(hpa, self.vm.rom.content)
+        return MemorySlot(_ROM.base, hpa, _ROM.size, (Access.READ, Access.FETCH))
 
     def _scatter(self) -> None:
         """Put guest RAM where the slots are, and let the devices find it there."""
@@ -179,11 +190,15 @@ class VmxGuest:
 
     def prepare(self) -> None:
         """Make the VMCS current and write every field that is not zero."""
-        self.vmcs.load()
+        self.load()
         self.vmcs.update(**self._fields())
         self.pc = self._start_pc()
-        if self.vm.tohost is not None:
-            self._machine.stop_at_tohost(self.ept.hpa_of(self.vm.tohost))
+
+    def load(self) -> None:
+        """Make the VMCS current, and let the machine watch the guest's ``tohost``."""
+        self.vmcs.load()
+        tohost = self.vm.tohost
+        self._machine.stop_at_tohost(None if tohost is None else self.ept.hpa_of(tohost))
 
     def _start_pc(self) -> int:
         return self.vm.reset_vector
@@ -193,17 +208,13 @@ class VmxGuest:
         if self._wfi_exits:
             controls.append("wfi_exiting")
         return {
+            **reset_state(),
             "execution_controls": control_word("execution_controls", *controls),
-            "exit_controls": control_word("exit_controls"),
             **self._counters.bitmaps,
             "eptp": self.ept.eptp,
             "vpid": self._vpid,
             "host_pc": self._host_pc,
-            "guest_privilege": int(Privilege.MACHINE),
-            **{f"guest_{name}": CSRS[name].reset for name in GUEST_CSRS},
-            "guest_mtimecmp": self._mtimecmp,
             "guest_preemption_timer": self._timer,
-            "guest_link_pointer": VMCS_FIELDS["guest_link_pointer"].required,
         }
 
     # -- in and out --------------------------------------------------------------------------------
@@ -231,6 +242,7 @@ class VmxGuest:
         record = self.vcpu.record
         self.now = record.cycle
         self.pc = record.pc
+        self.waits = False
         self.rd = self.value = 0
         self.charge = self._exit_price
         self._changed = True
@@ -260,6 +272,8 @@ class VmxGuest:
                 raise self._stopped(exit_.reason)
             case EntryFailure(check):
                 raise self._stopped(exit_.reason, check)
+            case Wfi():
+                self._wait()
             case Stopped():
                 raise self._refused()
             case Finished() | BudgetSpent():
@@ -268,15 +282,16 @@ class VmxGuest:
             case unknown:
                 raise UnhandledExit(unknown)
 
-    def finish(self, exit_: Exit) -> None:
-        """The hart came back without parking, or the guest's budget is spent."""
+    def finish(self, exit_: Exit, *, park: bool = True) -> None:
+        """The hart came back without parking: the guest has ended, or its budget is spent."""
         if isinstance(exit_, Finished):
             self.end, self.exit_code = End.FINISHED, exit_.exit_code
         else:
             self.end = End.BUDGET
-        self.vcpu.stop()
-        self.now = self.vcpu.record.cycle
         self.charge = 0
+        if park:
+            self.vcpu.stop()
+            self.now = self.vcpu.record.cycle
 
     # -- exits -------------------------------------------------------------------------------------
 
@@ -307,6 +322,33 @@ class VmxGuest:
         if not self.ept.fill(exit_.gpa, exit_.access):
             self.inject(ACCESS_FAULT[exit_.access], self.vcpu.record.gva)
         self._changed = False
+
+    def _wait(self) -> None:
+        """The guest waits as in wfi when it goes on."""
+        self.waits = True
+        self.pc = self.pc + self.vcpu.record.length & _ALL
+        self._write(_N["guest_activity"], ActivityState.WFI.value)
+        self.charge += self._field_price
+
+    def is_waiting(self) -> bool:
+        """Whether it waits in wfi, after an exit by that or any other; its VMCS is current."""
+        return self.waits or self._read(_N["guest_activity"]) == ActivityState.WFI.value
+
+    def wake_at(self) -> int | None:
+        """The cycle at which something may end the guest's waiting; None for never.
+
+        Its VMCS is current. What is pending already, and enabled, ends it now.
+        """
+        read, now, clint = self._read, self.now, self.vm.clint
+        enabled = read(_N["guest_mie"])
+        if (self._lines | read(_N["guest_mip"])) & enabled:
+            return now
+        events = [self._event]
+        if enabled & _MTI:
+            events.append(clint.cycle_of(self._mtimecmp, now))
+        if enabled & _STI and read(_N["guest_menvcfg"]) & _STCE:
+            events.append(clint.cycle_of(read(_N["guest_stimecmp"]), now))
+        return min((at for at in events if at is not None), default=None)
 
     def _preemption_timer(self, exit_: PreemptionTimer) -> None:
         # What has become due is found by looking.
@@ -365,6 +407,7 @@ class VmxGuest:
             text = vm.uart.text_due()
             if text is not None and (event is None or text < event):
                 event = text
+        self._event = event
         if self.slice_end != _NEVER and (event is None or self.slice_end < event):
             event = self.slice_end
         self._deadline = event

@@ -333,6 +333,11 @@ class GoldenMachine:
         if not self.parked:
             raise MachineBusy("the hart runs")
 
+    def _need_root(self):
+        self._need_parked()
+        if self.hart.world:
+            raise MachineError("the hart stands in a guest")
+
     def charge(self, cycles):
         self._need_parked()
         self.cycle += cycles
@@ -384,7 +389,7 @@ class GoldenMachine:
         self.operation.park_exits = mask
 
     def vmx(self, name, first=0, second=0):
-        self._need_parked()
+        self._need_root()
         status, value = perform(self.operation, name, first, second)
         if status is None:
             self.parked = False
@@ -394,14 +399,14 @@ class GoldenMachine:
         return status if value is None else value
 
     def read_field(self, number):
-        self._need_parked()
+        self._need_root()
         status, value = perform(self.operation, "vmread", number)
         if status:
             raise MachineError(f"VMREAD of field {number:#x} failed with {status}")
         return value
 
     def write_field(self, number, value):
-        self._need_parked()
+        self._need_root()
         assert number in VMCS_FIELD_BY_NUMBER
         status, _ = perform(self.operation, "vmwrite", number, value)
         if status:

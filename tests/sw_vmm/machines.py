@@ -12,7 +12,9 @@ from tests.sw_vmm.golden_machine import GoldenMachine
 from tests.sw_vmm.soft_machine import RAM, SoftMachine
 
 GUEST_RAM = 2 << 20
-CHARGES = Charges(exit=40, csr=3, gpr=2, guest_word=4, device=50, instruction=60, vmcs=5)
+CHARGES = Charges(
+    exit=40, csr=3, gpr=2, guest_word=4, device=50, instruction=60, vmcs=5, vmptrld=90
+)
 
 
 def rom_jump(target=RAM):

@@ -67,13 +67,14 @@ def test_every_constant_is_measured():
     # Five ranges are compared; then the handler works.
     assert 30 <= charges.device <= 50
     assert 20 <= charges.instruction <= 40
-    assert charges.vmcs is None
+    assert charges.vmcs is charges.vmptrld is None
 
 
 def test_vmcs_accesses_are_measured_where_there_are_any():
     charges = calibrate(GoldenMachine(1 << 20))
     # One cycle an instruction, and one for the number of the field, over two accesses.
     assert charges.vmcs in (1, 2)
+    assert 2 <= charges.vmptrld <= 8
     assert charges.csr == charges.gpr == 1
 
 

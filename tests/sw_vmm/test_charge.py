@@ -52,8 +52,9 @@ def test_constants_come_back_for_their_configuration(file):
     assert load_charges(CONFIGURATION, file) == CHARGES
     assert load_charges(OTHER, file).exit == 41
     assert "vmcs" not in json.loads(file.read_text())["measurements"][0]["cycles"]
-    save_charges([(CONFIGURATION, replace(CHARGES, vmcs=7))], file)
-    assert load_charges(CONFIGURATION, file).vmcs == 7
+    with_vmx = replace(CHARGES, vmcs=7, vmptrld=70)
+    save_charges([(CONFIGURATION, with_vmx)], file)
+    assert load_charges(CONFIGURATION, file) == with_vmx
 
 
 def test_constants_of_another_configuration_are_refused_by_name(file):

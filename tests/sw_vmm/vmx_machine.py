@@ -1,14 +1,11 @@
 """A golden machine with a guest of a few instructions, below every technique."""
 
-from rtl.arch.csrs import CSRS
 from rtl.arch.paging import Access
-from rtl.arch.traps import Privilege
-from rtl.arch.vmx.fields import GUEST_CSRS
 from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from sw_vmm.assembler import Assembler, encode
 from sw_vmm.ept import Ept, MemorySlot, PageAllocator
 from sw_vmm.vcpu import Vcpu
-from sw_vmm.vmcs import VMCS_REGION, Vmcs, control_word, start_vmx
+from sw_vmm.vmcs import VMCS_REGION, Vmcs, control_word, reset_state, start_vmx
 from tests.sw_vmm.golden_machine import GoldenMachine
 
 RAM = 0x8000_0000
@@ -40,16 +37,8 @@ class SmallGuest:
         slots = [MemorySlot(RAM, RAM, RAM_SIZE)] if slots is None else slots
         self.ept = Ept(self.machine, self.allocator, slots)
         self.vcpu = Vcpu(self.machine, range(RAM, RAM + RAM_SIZE))
-        self.vmcs.update(**{f"guest_{name}": CSRS[name].reset for name in GUEST_CSRS})
         self.vmcs.update(
-            execution_controls=control_word("execution_controls"),
-            exit_controls=control_word("exit_controls"),
-            eptp=self.ept.eptp,
-            host_pc=self.allocator.take(),
-            guest_pc=RAM,
-            guest_privilege=int(Privilege.MACHINE),
-            guest_mtimecmp=ALL,
-            guest_link_pointer=ALL,
+            **reset_state(), eptp=self.ept.eptp, host_pc=self.allocator.take(), guest_pc=RAM
         )
         self.vmcs.update(**fields)
         code = Assembler(RAM)
