@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import SATP, SatpMode
-from rtl.arch.records import ParkKind
+from rtl.arch.records import PARK, ParkKind
 from rtl.arch.traps import INTERRUPT_BIT, INTERRUPT_PRIORITY, Privilege, World
 from rtl.arch.vmx.checks import EntryCheck
 from rtl.arch.vmx.controls import CONTROL_WORDS
@@ -208,7 +208,7 @@ class VmxOperation:
             instruction=fields["exit_instruction"],
             length=fields["exit_instruction_length"],
             kind=int(ParkKind.VM_EXIT),
-            privilege=privilege,
+            privilege=privilege & (1 << PARK["privilege"].width) - 1,
             world=int(World.NON_ROOT),
         )
         hart.csr, hart.world, hart.stage = self.root_csr, int(World.ROOT), None
