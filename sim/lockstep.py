@@ -5,8 +5,6 @@ caches may lawfully be behind memory it believes what they show if memory ever h
 else it works out, and the first record that says otherwise raises ``Divergence``.
 """
 
-import struct
-
 from rtl.arch.csrs import CSR_BY_NUMBER
 from rtl.arch.instructions import INSTRUCTIONS
 from rtl.arch.memory_map import MEMORY_MAP
@@ -21,11 +19,12 @@ from sim.golden.csr_file import COUNTERS
 from sim.golden.events import EXIT_DUE, INJECTION_DUE, PARK_DUE
 from sim.golden.vmx.instructions import perform
 from sim.golden.vmx.virtual_time import machine_ticks
-from sw_vmm.machine import Event, ParkRecord
+from sim.retirements import RECORD as _RECORD
+from sim.retirements import described, field_lines, whole_records
+from sw_vmm.machine import Event, MachineError, ParkRecord
 
 __all__ = ["Divergence", "Lockstep", "LockstepMachine"]
 
-_RECORD = struct.Struct("<5Q")
 _RAM, _ROM, _CLINT = (MEMORY_MAP[name] for name in ("ram", "rom", "clint"))
 _WORD, _WORD32 = (1 << 64) - 1, (1 << 32) - 1
 _PAGE = 1 << PAGE_BITS
@@ -330,14 +329,32 @@ class Lockstep:
         """
         return perform(self.hart.vmx, name, first, second)
 
+    def check_vmx(self, found: int, name: str, first: int = 0, second: int = 0) -> None:
+        """The same, when the machine says that rd gets ``found``. Raises Divergence."""
+        self._platform.value = found
+        status, value = self.vmx(name, first, second)
+        mine = (status or 0) if value is None else value
+        if found != mine:
+            self._diverge(b"", 0, f"{name} gives {found:#x}, not {mine:#x}")
+
+    def write_root_csr(self, number: int, value: int) -> None:
+        """The host has written a CSR: root's, whatever world the hart is parked in."""
+        hart = self.hart
+        if not hart.world:
+            hart.write_csr(number, value, retires=False)
+            return
+        hart.vmx.root_csr.write(number, value, retires=False)
+        hart.switched()
+
     def compare_memory(self, ram: bytes | memoryview) -> None:
         """Compare all of RAM with the machine's, caches written back. Raises Divergence."""
         mine, place = self.hart.memory.ram, 0
         for place in range(0, len(mine), _PAGE):
             if mine[place : place + _PAGE] != ram[place : place + _PAGE]:
-                self._compare_page(place, bytes(ram[place : place + _PAGE]))
+                self.compare_page(place, bytes(ram[place : place + _PAGE]))
 
-    def _compare_page(self, place, found):
+    def compare_page(self, place: int, found: bytes) -> None:
+        """The same of some words, ``place`` bytes behind RAM's base."""
         memory, vmx = self.hart.memory, self.hart.vmx
         for n in range(0, len(found), 8):
             address = _RAM.base + place + n
@@ -352,15 +369,17 @@ class Lockstep:
     def compare_registers(self, gprs: dict[int, int], csrs: dict[int, int]) -> None:
         """Compare the machine's registers, by number, with the model's. Raises Divergence.
 
-        CSRs that the world outside decides are left out of ``csrs`` by the caller
+        CSRs are root's. Those that the world outside decides are left out of ``csrs`` by the caller
         (``comparable_csrs``).
         """
         for number, value in gprs.items():
             if number and value != self.hart.x[number]:
                 name, mine = REGISTER_NAMES[number], self.hart.x[number]
                 self._diverge(b"", 0, f"{name} is {value:#x}, not {mine:#x}")
+        vmx = self.hart.vmx
+        root = vmx.root_csr if vmx else self.hart.csr
         for number, value in csrs.items():
-            mine = self.hart.csr.read(number)[0]
+            mine = root.read(number)[0]
             if value != mine:
                 name = CSR_BY_NUMBER[number].name
                 self._diverge(b"", 0, f"{name} is {value:#x}, not {mine:#x}")
@@ -386,9 +405,9 @@ class Lockstep:
     def _diverge(self, records, place, reason):
         record = records[place : place + _RECORD.size]
         past = (self._last + records[:place])[-_SHOWN * _RECORD.size :]
-        lines = [f"  {_described(old)}" for old in _whole(past)]
+        lines = [f"  {described(old)}" for old in whole_records(past)]
         if record:
-            lines += [f"> {_described(record)}", "", "the machine:", *_fields(record)]
+            lines += [f"> {described(record)}", "", "the machine:", *field_lines(record)]
         lines += ["", "the model, after it:", *self._state(record)]
         raise Divergence(self.checked, reason, "\n".join(lines))
 
@@ -426,32 +445,6 @@ class _Retired:
         self.bits = bits
 
 
-def _whole(records):
-    return (records[n : n + _RECORD.size] for n in range(0, len(records), _RECORD.size))
-
-
-def _described(record):
-    fields = RETIREMENT.decode(int.from_bytes(record, "little"))
-    pc, bits = fields["pc"], fields["instruction"]
-    text = f"{pc:016x} {'UHSM'[fields['privilege']]}{' g'[fields['world']]} "
-    if fields["trap"]:
-        kind = "exit" if fields["value"] >> EXIT_BIT == 1 else "trap"
-        return f"{text}{kind} {fields['value']:#x} value {fields['data']:#x}"
-    text += f"{bits:0{8 if bits & 3 == 3 else 4}x}".ljust(9) + disassemble(bits, pc).ljust(32)
-    if fields["rd"]:
-        text += f" {REGISTER_NAMES[fields['rd']]} = {fields['value']:#x}"
-    if fields["load"] or fields["store"]:
-        text += f" [{fields['address']:#x}]"
-    if fields["store"]:
-        text += f" <- {fields['data'] & (1 << (8 << fields['size'])) - 1:#x}"
-    return text
-
-
-def _fields(record):
-    for name, value in RETIREMENT.decode(int.from_bytes(record, "little")).items():
-        yield f"  {name:11} {value:#x}"
-
-
 class LockstepMachine:
     """A machine with a retirement trace, watched by the model while it runs.
 
@@ -479,9 +472,7 @@ class LockstepMachine:
     def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
         machine = self._machine
         record = machine.park
-        if self.lockstep is None:
-            self.lockstep = self._started()
-        hart = self.lockstep.hart
+        hart = self._followed().hart
         if record.kind == ParkKind.VM_EXIT:
             hart.vmx.resume(pc, rd=rd, value=value)
         else:
@@ -494,6 +485,12 @@ class LockstepMachine:
             if rd:
                 hart.x[rd] = value
         machine.resume(pc, rd=rd, value=value, charge=charge)
+
+    def _followed(self):
+        """The model, from now on at the latest."""
+        if self.lockstep is None:
+            self.lockstep = self._started()
+        return self.lockstep
 
     def _started(self):
         machine, size = self._machine, self._machine.config.ram_size
@@ -510,14 +507,17 @@ class LockstepMachine:
         for number in lockstep.comparable_csrs():
             if CSR_BY_NUMBER[number].writable:
                 hart.write_csr(number, machine.read_csr(number), retires=False)
+        if hart.vmx:
+            hart.vmx.park_exits = machine.host_port.park_exits.raw
         return lockstep
 
     def run(self, cycles: int) -> Event:
         """Run as the machine does; what retired is checked. Raises Divergence."""
         machine = self._machine
         while True:
-            event = machine.run(min(cycles, _SLICE))
-            self.follow(machine.traced(_SLICE))
+            slice_ = min(cycles, _SLICE)
+            event = machine.run(slice_)
+            self.follow(machine.traced(slice_))
             if event & Event.PARKED and machine.park.kind == ParkKind.VM_EXIT:
                 self.lockstep.compare_park(machine.park)
             cycles -= _SLICE
@@ -541,7 +541,39 @@ class LockstepMachine:
     def write_csr(self, number: int, value: int) -> None:
         self._machine.write_csr(number, value)
         if self.lockstep is not None:
-            self.lockstep.hart.write_csr(number, value, retires=False)
+            self.lockstep.write_root_csr(number, value)
+
+    def park_on_exits(self, reasons: int) -> None:
+        self._machine.park_on_exits(reasons)
+        if self.lockstep is not None:
+            self.lockstep.hart.vmx.park_exits = reasons
+
+    def vmx(self, name: str, first: int = 0, second: int = 0) -> int:
+        lockstep = self._followed()
+        found = self._machine.vmx(name, first, second)
+        lockstep.check_vmx(found, name, first, second)
+        return found
+
+    def read_field(self, number: int) -> int:
+        return self._field("vmread", number)
+
+    def write_field(self, number: int, value: int) -> None:
+        self._field("vmwrite", number, value)
+
+    def _field(self, name, number, *value):
+        lockstep, machine = self._followed(), self._machine
+        reads = name == "vmread"
+        try:
+            found = (machine.read_field if reads else machine.write_field)(number, *value)
+        except MachineError:
+            # In root operation it was carried out, and has failed.
+            if lockstep.hart.vmx.vmcs.on and not lockstep.hart.world:
+                status, _ = lockstep.vmx(name, number, *value)
+                if not status:
+                    raise Divergence(lockstep.checked, f"{name} fails", "") from None
+            raise
+        lockstep.check_vmx(found if reads else 0, name, number, *value)
+        return found
 
     def sfence_vma(self, gva: int | None = None, asid: int | None = None) -> None:
         self._machine.sfence_vma(gva, asid)
