@@ -17,10 +17,10 @@ from rtl.arch.vmx.controls import CONTROL_WORDS
 from rtl.arch.vmx.exits import ENTRY_FAILURE, INTERRUPTION, ExitReason, InterruptionType
 from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS
 from rtl.arch.vmx.instructions import VmInstructionError
-from sim.golden.events import EXIT_DUE, INJECTION_DUE
+from sim.golden.events import EXIT_DUE
 from sw_vmm.assembler import encode
 from tests.golden.vmx.valid_vmcs import mutations, valid_fields
-from tests.golden.vmx.world import GUEST, HOST, VMCS, World, controls, vmx_word
+from tests.golden.vmx.world import GUEST, HOST, HOST_CODE, VMCS, World, controls, vmx_word
 
 USER, SUPERVISOR, MACHINE = Privilege.USER, Privilege.SUPERVISOR, Privilege.MACHINE
 MUTATIONS = list(mutations())
@@ -74,14 +74,18 @@ def test_each_guest_csr_is_the_guests_own(name):
     ]
     world.outside.counters["mcycle"] = first
     world.hart.x[6] = second
-    world.launch(code=code, **{f"guest_{name}": first | constant})
+    fields = {"guest_mtimecmp": ALL, f"guest_{name}": first | constant}
+    world.launch(code=code, **fields)
     assert world.run(1) is None
-    assert world.hart.x[5] == first | constant
+    passed = world.hart.x[5] - (first | constant)
+    # On the machine, cycles pass.
+    assert 0 <= passed <= 200 if name == "mcycle" and world.on_machine else passed == 0
     world.outside.counters["guest_mcycle"] = second
     assert world.run(2) is not None
     assert world.hart.world == 0
     # The instruction that writes minstret does not count itself.
-    assert world.read(f"guest_{name}") == second | constant
+    passed = world.read(f"guest_{name}") - (second | constant)
+    assert 0 <= passed <= 200 if name == "mcycle" and world.on_machine else passed == 0
     assert world.hart.csr.values.get(name, 0) == root
 
 
@@ -98,39 +102,48 @@ def test_gprs_pass_through():
 
 
 @pytest.mark.parametrize("check", ENTRY_CHECKS)
-def test_checks_fail_the_instruction_in_the_way_of_their_class(check):
-    cases = [(name, value) for wanted, name, value in MUTATIONS if wanted == check]
+def test_checks_fail_the_instruction_in_the_way_of_their_class(check, directed):
+    """By each mutation, one after the other; at last the entry succeeds."""
+    world = World()
+    world.hart.csr.set_status(mie=1)
     row = ENTRY_CHECKS[check]
-    for name, value in cases[:2]:
-        world = World()
-        world.hart.csr.set_status(mie=1)
+    valid = {**valid_fields(), "eptp": world.eptp()}
+    for name, value in [(name, value) for wanted, name, value in MUTATIONS if wanted == check]:
         world.write(**{name: value})
-        before = dict(world.hart.vmx.vmcs.fields)
-        pc = world.hart.pc
-        result = world.vmx("vmlaunch")
-        after = {**before, "entry_check": row.number}
-        hart = world.hart
-        if row.check_class == CheckClass.GUEST_STATE:
-            assert result is None
-            after["exit_reason"] = ExitReason.BAD_GUEST_STATE | 1 << ENTRY_FAILURE
-            after["exit_qualification"] = row.number
-            assert (hart.pc, hart.csr.status("mie")) == (HOST, 0)
-            assert hart.csr.values["vmxstatus"] == 0
-        else:
-            controls_failed = row.check_class == CheckClass.CONTROLS
-            error = (
-                VmInstructionError.ENTRY_INVALID_CONTROLS
-                if controls_failed
-                else VmInstructionError.ENTRY_INVALID_HOST_STATE
-            )
-            after["instruction_error"] = error
-            assert result == hart.csr.values["vmxstatus"] == error
-            assert (hart.pc, hart.csr.status("mie")) == (pc, 1)
-        assert hart.world == 0 and hart.privilege == MACHINE
-        assert hart.vmx.vmcs.fields == after
-        assert not hart.vmx.vmcs.launched
-        world.write(**{name: {**valid_fields(), "eptp": world.eptp()}[name]})
-        assert world.vmx("vmlaunch") is None and hart.world == 1
+        world.hart.csr.set_status(mie=1)
+        _fails(world, row)
+        directed("entry check", check, name, hex(value))
+        world.write(**{name: valid[name]})
+    assert world.vmx("vmlaunch") is None and world.hart.world == 1
+
+
+def _fails(world, row):
+    """VMLAUNCH fails by this check, and changes no more than it must."""
+    hart = world.hart
+    before = dict(hart.vmx.vmcs.fields)
+    result = world.vmx("vmlaunch")
+    after = {**before, "entry_check": row.number}
+    if row.check_class == CheckClass.GUEST_STATE:
+        assert result is None
+        after["exit_reason"] = ExitReason.BAD_GUEST_STATE | 1 << ENTRY_FAILURE
+        after["exit_qualification"] = row.number
+        assert (hart.pc, hart.csr.status("mie")) == (HOST, 0)
+        assert hart.csr.values["vmxstatus"] == 0
+    else:
+        controls_failed = row.check_class == CheckClass.CONTROLS
+        error = (
+            VmInstructionError.ENTRY_INVALID_CONTROLS
+            if controls_failed
+            else VmInstructionError.ENTRY_INVALID_HOST_STATE
+        )
+        after["instruction_error"] = error
+        assert result == hart.csr.values["vmxstatus"] == error
+        assert (hart.pc, hart.csr.status("mie")) == (HOST_CODE + 4, 1)
+    assert hart.world == 0 and hart.privilege == MACHINE
+    assert hart.vmx.vmcs.fields == after
+    names = ("entry_check", "exit_reason", "exit_qualification", "instruction_error")
+    assert world.fields(*names) == {name: after[name] for name in names}
+    assert not hart.vmx.vmcs.launched
 
 
 @pytest.mark.parametrize(
@@ -175,6 +188,7 @@ def test_launch_states():
     assert world.vmx("vmlaunch") is None
 
 
+@pytest.mark.model_only  # Stopping behind each instruction ends it, too.
 @pytest.mark.parametrize("way", ["entry", "exit", "failed entry"])
 def test_the_reservation_is_cleared(way):
     world = World()
@@ -209,10 +223,7 @@ def inject(world, kind, cause, privilege, value=0x77, **fields):
         **VECTOR,
         **fields,
     )
-    hart = world.hart
-    assert hart.due == INJECTION_DUE
-    assert (hart.pc, hart.privilege) == (GUEST, privilege)
-    hart.vmx.inject()
+    world.injected()
 
 
 @pytest.mark.parametrize("privilege", Privilege)
@@ -284,7 +295,7 @@ def test_injection_comes_before_any_exit():
         interrupt_window_mask=2,
     )
     assert world.hart.due == EXIT_DUE + ExitReason.PREEMPTION_TIMER
-    world.hart.vmx.event_exit(ExitReason.PREEMPTION_TIMER)
+    world.event(ExitReason.PREEMPTION_TIMER)
     assert world.read("exit_pc") == GUEST + 0x1000
     assert world.read("guest_mepc") == GUEST
 
@@ -299,5 +310,5 @@ def test_the_guest_is_active_after_an_injected_interrupt():
         guest_activity=1,
         execution_controls=controls("preemption_timer"),
     )
-    world.hart.vmx.event_exit(ExitReason.PREEMPTION_TIMER)
+    world.event(ExitReason.PREEMPTION_TIMER)
     assert world.read("guest_activity") == 0

@@ -11,10 +11,11 @@ from rtl.arch.paging import PTE, Access
 from rtl.arch.records import EXIT_BIT
 from rtl.arch.traps import Exception_, Privilege
 from rtl.arch.vmx.exits import EPT_QUALIFICATION, ExitReason
+from rtl.arch.vmx.instructions import InveptType
 from sw_vmm.assembler import encode
 from tests.golden.qemu import needs_qemu
 from tests.golden.vmx.model_walk import translate
-from tests.golden.vmx.world import EPT_ROOT, GUEST, MEMORY, RAM, World, controls
+from tests.golden.vmx.world import EPT_ROOT, GUEST, MEMORY, RAM, RAM_SIZE, World, controls
 from tests.rtl.mmu import test_two_stage_qemu as qemu
 from tests.rtl.mmu import two_stage_reference as reference
 from tests.rtl.mmu.guests import random_guest
@@ -65,28 +66,28 @@ def run(world, gpa, way, **fields):
     """One access in guest M-mode; the EPT is what it is now."""
     word, _ = ACCESSES[way]
     hart = world.hart
-    hart.memory.tables.history.drop_ept(None)
-    hart.x[6], hart.x[7] = gpa, 0x77
-    world.guest_code(word)
     if hart.world:
-        hart.vmx.event_exit(ExitReason.PREEMPTION_TIMER)
-    entry = "vmresume" if hart.vmx.vmcs.launched else "vmlaunch"
-    world.write(guest_pc=GUEST, **fields)
-    assert world.vmx(entry) is None
+        world.leave()
+    assert world.vmx("invept", InveptType.ALL_CONTEXTS) == 0
+    hart.x[6], hart.x[7] = gpa, 0x77
+    if hart.vmx.vmcs.launched:
+        world.again(word, **fields)
+    else:
+        world.launch(code=[word], **fields)
     world.run(2 if way == "fetch" else 1)
 
 
 @pytest.mark.parametrize("level", range(3))
 @pytest.mark.parametrize("way", ACCESSES)
-def test_every_leaf_at_every_level(level, way):
+def test_every_leaf_at_every_level(level, way, directed):
     """Rights, U, A, D and who keeps A and D; outcome, qualification and marks."""
     _, access = ACCESSES[way]
     gpa, hpa = PLACES[level]
     world = World()
     world.write(
-        execution_controls=controls("preemption_timer"), guest_preemption_timer=100,
+        execution_controls=controls("external_interrupt_exiting"),
         exception_bitmap=1 << Exception_.ILLEGAL_INSTRUCTION,
-    )  # fmt: skip
+    )
     seen = Counter()
     for rights, u, a, d, ad in product(RIGHTS, (0, 1), (0, 1), (0, 1), (0, 1)):
         flags = {name: int(name in rights) for name in "rwx"}
@@ -120,6 +121,7 @@ def test_every_leaf_at_every_level(level, way):
             assert hart.vmx.vmcs.fields["exit_gva"] == gpa
             assert world.get(hpa) == 0
         assert world.get(entry) == marked.get(entry, before)
+        directed("EPT leaf", way, level, rights, u, a, d, ad, kind)
     assert len(seen) == 3
 
 
@@ -164,7 +166,7 @@ def test_pointers(level, flag):
     assert found["level"] == level and not found["readable"]
 
 
-@pytest.mark.parametrize("frame", [0, (RAM >> 12) - 1, (RAM >> 12) + (16 << 8), (1 << 44) - 1])
+@pytest.mark.parametrize("frame", [0, (RAM >> 12) - 1, RAM + RAM_SIZE >> 12, (1 << 44) - 1])
 @pytest.mark.parametrize("level", [1, 2])
 def test_tables_of_the_ept_lie_in_memory_that_is_there(frame, level):
     world = World()
@@ -206,7 +208,6 @@ TARGET = GUEST + 0x6000
 def paged(world, way, *, adue=0, ad=0, privilege=SUPERVISOR, **fields):
     """An access to GVA in S-mode, the code being mapped at 0."""
     hart = world.hart
-    hart.memory.tables.history.drop_ept(None)
     hart.x[6], hart.x[7] = GVA, 0x77
     world.guest_code(ACCESSES[way][0])
     world.map_guest(0, GUEST)
@@ -223,7 +224,7 @@ def paged(world, way, *, adue=0, ad=0, privilege=SUPERVISOR, **fields):
 @pytest.mark.parametrize("rights", ["rw", "r", "x", "rwx"])
 @pytest.mark.parametrize("way", ["load", "store", "fetch"])
 @pytest.mark.parametrize("leaf", [0, A | D])
-def test_the_page_of_a_guest_table(way, rights, marks, ad, adue, leaf):
+def test_the_page_of_a_guest_table(way, rights, marks, ad, adue, leaf, directed):
     """The EPT's leaf for the last table, against the reference: outcome and all memory."""
     world = World()
     flags = {"a": bool(leaf), "d": bool(leaf)}
@@ -286,6 +287,7 @@ def test_the_page_of_a_guest_table(way, rights, marks, ad, adue, leaf):
         assert (fields["exit_gva"], fields["exit_gpa"]) == (GVA, place)
     for address, word in words.words.items():
         assert world.get(address) == word
+    directed("page of a guest's table", way, rights, marks, ad, adue, leaf)
 
 
 def test_the_guests_own_fault_comes_before_the_final_page():
@@ -360,6 +362,7 @@ def test_mprv_in_the_guest():
 # Against others.
 
 
+@pytest.mark.model_only
 @pytest.mark.parametrize("seed", range(30))
 def test_random_guests_against_the_reference(seed):
     """Outcomes, what is told of them, and every mark."""
@@ -390,6 +393,7 @@ def _outcome(translate_, memory, query):
     return "mapping", mapping.frame
 
 
+@pytest.mark.model_only
 def test_a_wrong_mark_and_a_wrong_frame_are_noticed(monkeypatch):
     from sim.golden.vmx import nested
 
@@ -401,6 +405,7 @@ def test_a_wrong_mark_and_a_wrong_frame_are_noticed(monkeypatch):
                     test_random_guests_against_the_reference(seed)
 
 
+@pytest.mark.model_only
 @needs_qemu
 @pytest.mark.parametrize("seed", range(10, 14))
 def test_against_qemu(seed):
@@ -413,6 +418,7 @@ def test_against_qemu(seed):
     assert len(seen) > 3 and max(seen.values()) < len(queries), seen
 
 
+@pytest.mark.model_only
 @needs_qemu
 def test_marks_against_qemu():
     schedule, queries = random.Random(7), []

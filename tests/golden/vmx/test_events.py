@@ -45,13 +45,14 @@ def cause_of(world):
 @pytest.mark.parametrize("line", Interrupt)
 def test_every_root_interrupt_exits(line, privilege, status):
     """Whatever root's MIE and mideleg, and the guest's state say."""
-    own = CSRS["mip"].writable & 1 << line & ~INTERRUPTS["sei"].mask
+    own = CSRS["mip"].writable & 1 << line
     world = root_with(mip=own, mie=LINES, status=status)
     world.hart.write_csr(number("mideleg"), DELEGABLE_INTERRUPTS)
     fields = {"execution_controls": controls("external_interrupt_exiting")}
     world.launch(privilege=privilege, **fields)
     assert world.hart.due == (EXIT_DUE + EXTERNAL if own else -1)
-    world.hart.vmx.event_exit(EXTERNAL, cause=line)
+    world.lines(line)
+    world.event(EXTERNAL, line)
     assert world.hart.pc == HOST
     assert cause_of(world) == line
 
@@ -65,9 +66,8 @@ def test_what_software_has_set_is_due_and_the_first_is_named(pending):
     first = next(line for line in INTERRUPT_PRIORITY if line in pending)
     for line in pending:
         if line != first:
-            with pytest.raises(InterruptRefused):
-                world.hart.vmx.event_exit(EXTERNAL, cause=line)
-    world.hart.vmx.event_exit(EXTERNAL, cause=first)
+            world.refused(EXTERNAL, line)
+    world.event(EXTERNAL, first)
     assert cause_of(world) == first
 
 
@@ -84,8 +84,7 @@ def test_what_does_not_exit(mie, passed, names):
     world.launch(execution_controls=controls(*names), interrupt_passthrough=passed)
     assert world.hart.due == -1
     for line in Interrupt:
-        with pytest.raises(InterruptRefused):
-            world.hart.vmx.event_exit(EXTERNAL, cause=line)
+        world.refused(EXTERNAL, line)
     # It waits for root.
     world.guest_code(vmx_word("vmcall"))
     world.run()
@@ -105,7 +104,7 @@ def test_a_line_passed_through_interrupts_the_guest():
         guest_mtvec=GUEST + 0x1000,
     )
     assert world.hart.due == SSI
-    world.hart.interrupt(SSI)
+    world.interrupt(SSI)
     assert world.hart.world == 1 and world.hart.pc == GUEST + 0x1000
     assert world.hart.csr.values["mcause"] == 1 << INTERRUPT_BIT | SSI
 
@@ -114,13 +113,19 @@ def test_a_line_passed_through_interrupts_the_guest():
 
 
 def test_root_lines_do_not_reach_the_guest():
-    world = root_with(mie=LINES)
+    world = root_with(mip=CSRS["mip"].writable, mie=LINES)
+    world.lines(*Interrupt)
     world.launch(
-        guest_mie=LINES, guest_mtimecmp=ALL, guest_mstatus=MSTATUS_CONSTANT | MSTATUS["mie"].mask
+        code=[encode("addi")],
+        guest_mie=LINES,
+        guest_mtimecmp=ALL,
+        guest_mstatus=MSTATUS_CONSTANT | MSTATUS["mie"].mask,
     )
-    for line in Interrupt:
-        with pytest.raises(InterruptRefused):
-            world.hart.interrupt(line)
+    if not world.on_machine:
+        for line in Interrupt:
+            with pytest.raises(InterruptRefused):
+                world.hart.interrupt(line)
+    assert world.run() is None
 
 
 def test_the_guests_timers_interrupt_it_without_an_exit():
@@ -132,7 +137,8 @@ def test_the_guests_timers_interrupt_it_without_an_exit():
         guest_mtvec=GUEST + 0x1000,
     )
     assert world.hart.due == -1
-    world.hart.interrupt(MTI)
+    world.time(1000)
+    world.interrupt(MTI)
     assert world.hart.world == 1 and world.hart.pc == GUEST + 0x1000
 
 
@@ -146,9 +152,10 @@ def test_an_exit_that_is_due_goes_before_the_guests_interrupts():
         guest_mstatus=MSTATUS_CONSTANT | MSTATUS["mie"].mask,
     )
     assert world.hart.due == EXIT_DUE + WINDOW
-    with pytest.raises(InterruptRefused):
-        world.hart.interrupt(SSI)
-    world.hart.vmx.event_exit(WINDOW)
+    if not world.on_machine:
+        with pytest.raises(InterruptRefused):
+            world.hart.interrupt(SSI)
+    world.event(WINDOW)
     world.resume(execution_controls=controls())
     assert world.hart.due == SSI
 
@@ -182,8 +189,7 @@ def test_when_the_window_is_open(line, privilege, enables):
         open_ = bool(takes and enabled)
         assert world.hart.due == (EXIT_DUE + WINDOW if open_ else -1)
         if not open_:
-            with pytest.raises(InterruptRefused):
-                world.hart.vmx.event_exit(WINDOW)
+            world.refused(WINDOW)
     # The guest's own idea of it.
     world = World()
     world.launch(privilege=privilege, guest_lines=1 << line, guest_mie=1 << line, **state)
@@ -205,7 +211,7 @@ def test_the_window_opens_by_an_instruction():
     assert world.hart.due == -1
     world.run()
     assert world.hart.due == EXIT_DUE + WINDOW
-    world.hart.vmx.event_exit(WINDOW)
+    world.event(WINDOW)
     assert world.read("exit_pc") == GUEST + 4
     assert world.read("guest_minstret") == 1
 
@@ -220,10 +226,11 @@ def test_it_exits_at_once_with_zero():
     fields = {"execution_controls": controls("preemption_timer"), "guest_preemption_timer": 0}
     world.launch(**fields)
     assert world.hart.due == EXIT_DUE + TIMER
-    world.hart.vmx.event_exit(TIMER)
+    world.event(TIMER)
     assert world.read("exit_pc") == GUEST
 
 
+@pytest.mark.model_only
 def test_it_cannot_be_later_than_the_instructions():
     """Each takes a cycle; seen with the next change of what is due."""
     world = World()
@@ -243,23 +250,21 @@ def test_it_goes_before_other_exits():
                  privilege=USER)  # fmt: skip
     assert world.hart.due == EXIT_DUE + TIMER
     for reason, cause in ((EXTERNAL, 1), (WINDOW, -1)):
-        with pytest.raises(InterruptRefused):
-            world.hart.vmx.event_exit(reason, cause=cause)
-    world.hart.vmx.event_exit(TIMER)
+        world.refused(reason, cause)
+    world.event(TIMER)
     world.resume(guest_preemption_timer=9)
     assert world.hart.due == EXIT_DUE + EXTERNAL
-    with pytest.raises(InterruptRefused):
-        world.hart.vmx.event_exit(WINDOW)
+    world.refused(WINDOW)
 
 
 def test_it_is_off_without_its_control():
     world = World()
     world.launch()
     assert world.hart.due == -1
-    with pytest.raises(InterruptRefused):
-        world.hart.vmx.event_exit(TIMER)
+    world.refused(TIMER)
 
 
+@pytest.mark.model_only
 @pytest.mark.parametrize("reason", [EXTERNAL, ExitReason.VMCALL])
 def test_what_is_left_is_saved_when_asked(reason):
     """By the machine's word, which cannot exceed the cycles there were."""
@@ -282,6 +287,7 @@ def test_what_is_left_is_saved_when_asked(reason):
         assert world.read("guest_preemption_timer") == wanted
 
 
+@pytest.mark.model_only
 def test_what_is_left_need_not_be_read():
     """The guest goes on with it, and only the machine knows when it expires."""
     world = World()
@@ -298,11 +304,12 @@ def test_what_is_left_need_not_be_read():
 def test_nothing_is_left_when_it_expired():
     world = World()
     world.outside.counters["guest_preemption_timer"] = 5
-    world.launch(execution_controls=controls("preemption_timer"), guest_preemption_timer=9, **SAVE)
-    world.hart.vmx.event_exit(TIMER)
+    world.launch(execution_controls=controls("preemption_timer"), guest_preemption_timer=1, **SAVE)
+    world.event(TIMER)
     assert world.read("guest_preemption_timer") == 0
 
 
+@pytest.mark.model_only
 def test_what_cycles_made_goes_with_the_vmcs():
     """VMREAD asks the machine after the VMCS was away, and VMWRITE ends the doubt."""
     world = World()
@@ -345,42 +352,47 @@ def test_an_exit_from_wfi(reason, cause):
     """pc is behind the wfi, which has retired; activity says it waited, and waits again."""
     world = waiting()
     assert world.run() is None
-    with pytest.raises(InterruptRefused, match="waits"):
-        world.hart.vmx.event_exit(reason, cause=cause)
-    world.hart.vmx.event_exit(reason, cause=cause, waits=True)
+    world.refused(reason, cause, match="waits")
+    if reason == EXTERNAL:
+        world.lines(cause)
+    world.event(reason, cause, waits=True)
     assert world.read("guest_activity") == 1
     assert world.read("guest_pc") == world.read("exit_pc") == GUEST + 4
     assert world.read("guest_minstret") == 1
     world.resume()
-    world.hart.vmx.event_exit(reason, cause=cause, waits=True)
+    world.event(reason, cause, waits=True)
     assert world.read("guest_activity") == 1
     assert world.read("guest_minstret") == 1
 
 
+@pytest.mark.model_only
 def test_nobody_waits_elsewhere():
     world = waiting()
     for _ in range(2):
         with pytest.raises(InterruptRefused, match="does not wait"):
             world.hart.vmx.event_exit(TIMER, waits=True)
-        world.hart.vmx.event_exit(TIMER)
+        world.event(TIMER)
         assert world.read("guest_activity") == 0
         world.resume()
     world.run(2)
     with pytest.raises(InterruptRefused, match="does not wait"):
         world.hart.vmx.event_exit(TIMER, waits=True)
-    world.hart.vmx.event_exit(TIMER)
+    world.event(TIMER)
     assert world.read("guest_activity") == 0
 
 
 def test_what_is_pending_already_ends_the_wait():
     world = waiting(guest_lines=2, guest_mie=2)
     world.run()
-    with pytest.raises(InterruptRefused, match="does not wait"):
-        world.hart.vmx.event_exit(TIMER, waits=True)
-    world.hart.vmx.event_exit(TIMER)
+    world.refused(TIMER, waits=True, match="does not wait")
+    if world.on_machine:
+        assert world.run() is None and world.hart.pc == GUEST + 8
+        return
+    world.event(TIMER)
     assert world.read("guest_activity") == 0
 
 
+@pytest.mark.model_only
 def test_a_timer_may_have_ended_it():
     for waits in (False, True):
         world = waiting(guest_mie=1 << MTI, guest_mtimecmp=5)
@@ -392,13 +404,14 @@ def test_a_timer_may_have_ended_it():
 def test_the_window_is_seen_from_wfi():
     world = waiting(guest_mie=2, guest_mstatus=MSTATUS_CONSTANT | MSTATUS["mie"].mask)
     world.run()
-    world.hart.vmx.event_exit(TIMER, waits=True)
+    world.event(TIMER, waits=True)
     world.resume(interrupt_window_mask=2)
     assert world.hart.due == EXIT_DUE + WINDOW
-    world.hart.vmx.event_exit(WINDOW, waits=True)
+    world.event(WINDOW, waits=True)
     assert world.read("guest_activity") == 1
 
 
+@pytest.mark.model_only
 def test_all_execution_controls_are_known_here():
     """The words of controls say the same as the model's names for them."""
     world = World()

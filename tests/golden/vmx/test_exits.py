@@ -192,7 +192,7 @@ def prepared(case, *, control=True):
     x[6] = x[8] = case.rs1 or X1
     x[7] = X2
     # Something of everything stands there from an exit before.
-    world.hart.vmx.vmcs.fields.update(dict.fromkeys(INFORMATION, 0x1234))
+    world.preset(**dict.fromkeys(INFORMATION, 0x1234))
     fields = {"execution_controls": controls(*names), **case.fields}
     code = () if case.word is None else (case.word,)
     world.launch(code=code, privilege=case.privilege, **fields)
@@ -256,7 +256,8 @@ def test_between_instructions(name):
         assert world.hart.due == EXIT_DUE + case.reason
     else:
         assert world.hart.due == -1
-    world.hart.vmx.event_exit(case.reason, cause=Interrupt.MACHINE_TIMER)
+    world.lines(Interrupt.MACHINE_TIMER)
+    world.event(case.reason, Interrupt.MACHINE_TIMER)
     check(world, case)
 
 
@@ -286,6 +287,7 @@ def test_every_reason_is_reached():
     assert exiting - named == {"use_time_scale", "enable_vpid"}
 
 
+@pytest.mark.model_only  # On the machine they have to be raised: see test_exceptions_raised.
 @pytest.mark.parametrize("privilege", Privilege)
 @pytest.mark.parametrize("cause", Exception_)
 def test_exceptions_by_the_bitmap(cause, privilege):

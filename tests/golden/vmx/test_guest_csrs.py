@@ -1,5 +1,7 @@
 """CSRs in non-root operation: bitmaps, status mask, views, what is not there."""
 
+from itertools import product
+
 import pytest
 
 from rtl.arch.csrs import (
@@ -15,7 +17,7 @@ from rtl.arch.traps import Exception_, Privilege
 from rtl.arch.vmx.exits import ExitReason
 from rtl.arch.vmx.fields import CSR_BITMAP, CSR_REASONS, GUEST_CSRS, VMCS_FIELDS
 from sw_vmm.assembler import encode
-from tests.golden.vmx.world import World, controls, number, vmx_word
+from tests.golden.vmx.world import GUEST, World, controls, number, vmx_word
 
 MACHINE, SUPERVISOR = Privilege.MACHINE, Privilege.SUPERVISOR
 ALL = (1 << 64) - 1
@@ -54,27 +56,36 @@ KINDS = {
 }
 
 
+def enter_again(world, word, **bitmaps):
+    """Enter with these bitmaps, all others being empty, before the word."""
+    world.again(word, vmx_word("vmcall"), **dict.fromkeys(BITMAPS, 0) | bitmaps)
+    world.run()
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_csr_against_its_bits(kind):
+def test_every_csr_against_its_bits(kind, directed):
     """Its own bits alone make it exit; with all but them, it does not."""
     make, does = KINDS[kind]
     reasons = {"read": READ, "write": WRITE}
+    world = World()
+    world.launch(code=[vmx_word("vmcall")], execution_controls=controls("use_csr_bitmap"))
+    world.run()
     for csr in CSR_BITMAP if "write" not in does else [n for n in CSR_BITMAP if n in WRITABLE]:
         word = make(number(csr))
         for wanted in ("read", "write"):
-            world = World()
-            world.launch(
-                code=[word], execution_controls=controls("use_csr_bitmap"), **bit_of(wanted, csr)
-            )
-            world.run()
+            enter_again(world, word, **bit_of(wanted, csr))
             assert exited(world, reasons[wanted]) == (wanted in does), csr
+            world.run()
+            directed("a bit of the CSR bitmaps alone", kind, csr, wanted)
         fields = others_of(does[0], csr)
         if len(does) == 2:
             ((name, value),) = bit_of("write", csr).items()
             fields[name] &= ~value
-        world = World()
-        world.launch(code=[word], execution_controls=controls("use_csr_bitmap"), **fields)
-        assert world.run() is None, csr
+        enter_again(world, word, **fields)
+        assert world.hart.trapped is None, csr
+        world.run()
+        directed("all bits of the CSR bitmaps but its own", kind, csr)
+    assert world.hart.world == 0
 
 
 @pytest.mark.parametrize("kind", ["csrrw", "csrrc"])
@@ -140,31 +151,33 @@ STATUS = CSRS["mstatus"].writable
 
 @pytest.mark.parametrize("csr", ["mstatus", "sstatus"])
 @pytest.mark.parametrize("bit", [n for n in range(64) if STATUS >> n & 1])
-def test_each_bit_of_the_status_mask(csr, bit):
+def test_each_bit_of_the_status_mask(csr, bit, directed):
     mask, seen = 1 << bit, CSRS[csr].writable >> bit & 1
-    for shadow in (0, mask):
-        for real in (0, mask):
-            # MPP is M, so that MPRV changes nothing.
-            mstatus = MSTATUS_CONSTANT | MSTATUS["mpp"].mask | real
-            fields = {"status_mask": mask, "status_shadow": shadow, "guest_mstatus": mstatus}
-            code = [
-                encode("csrrs", rd=5, csr=number(csr)),
-                encode("csrrw", rs1=6, csr=number(csr)),
-            ]
-            for written in (0, mask):
-                world = World()
-                world.launch(code=code, **fields)
-                world.hart.x[6] = written
-                world.run()
-                if seen:
-                    assert world.hart.x[5] & mask == shadow
-                world.run()
-                if seen and written != shadow:
-                    assert exited(world, ExitReason.SATP_OR_STATUS)
-                else:
-                    assert world.hart.trapped is None
-                values = world.hart.vmx.guest_csr.values
-                assert values["mstatus"] & mask == mstatus & mask
+    read, write = encode("csrrs", rd=5, csr=number(csr)), encode("csrrw", rs1=6, csr=number(csr))
+    world = World()
+    world.launch(code=[vmx_word("vmcall")])
+    world.run()
+    for shadow, real, written in product((0, mask), repeat=3):
+        # MPP is M, so that MPRV changes nothing.
+        mstatus = MSTATUS_CONSTANT | MSTATUS["mpp"].mask | real
+        world.again(
+            read, write, vmx_word("vmcall"),
+            status_mask=mask, status_shadow=shadow, guest_mstatus=mstatus,
+        )  # fmt: skip
+        world.hart.x[6] = written
+        world.run()
+        if seen:
+            assert world.hart.x[5] & mask == shadow
+        world.run()
+        exits = bool(seen and written != shadow)
+        if exits:
+            assert exited(world, ExitReason.SATP_OR_STATUS)
+        else:
+            assert world.hart.trapped is None
+            world.run()
+            assert exited(world, ExitReason.VMCALL)
+        assert world.read("guest_mstatus") & mask == mstatus & mask
+        directed("status mask", csr, bit, shadow, real, written, exits)
 
 
 def test_bits_beside_the_mask_are_written():
@@ -290,8 +303,16 @@ def test_no_instruction_of_the_guest_writes_root():
 
 
 def pending(world, csr="mip"):
-    """What the guest reads."""
-    return world.hart.csr.read(number(csr))
+    """What the guest reads, in M-mode at its start."""
+    world.guest_code(encode("csrrs", rd=5, csr=number(csr)))
+    world.hart.pc = GUEST
+    assert world.run() is None
+    return world.hart.x[5]
+
+
+def written_back(world):
+    """What csrrs and csrrc start from, in the bits of mip that can be written."""
+    return world.hart.csr.read(number("mip"))[1] & CSRS["mip"].writable
 
 
 @pytest.mark.parametrize("line", [n for n in range(12) if INTERRUPTS.mask() >> n & 1])
@@ -299,34 +320,35 @@ def test_each_line(line):
     """Of guest_lines; root's where it is passed through; the guest's own."""
     bit = 1 << line
     world = World()
-    world.launch(guest_lines=bit)
-    assert pending(world)[0] == bit
-    assert pending(world)[1] & CSRS["mip"].writable == 0
+    world.launch(guest_lines=bit, guest_mtimecmp=ALL)
+    assert pending(world) == bit
+    assert written_back(world) == 0
     for passed in (0, bit):
         world = World()
         world.outside.mip = bit
+        world.lines(line)
         if CSRS["mip"].writable & bit:
             world.hart.write_csr(number("mip"), bit)
         world.launch(interrupt_passthrough=passed, guest_mtimecmp=ALL)
-        assert pending(world)[0] == passed
+        assert pending(world) == passed
     own = bit & CSRS["mip"].writable
     world = World()
-    world.launch(guest_mip=own)
-    assert pending(world) == (own, own)
+    world.launch(guest_mip=own, guest_mtimecmp=ALL)
+    assert (pending(world), written_back(world)) == (own, own)
 
 
 def test_lines_do_not_stick():
     """csrrs and csrrc start from what was written."""
     world = World()
     code = [encode("csrrs", rd=5, rs1=6, csr=number("mip")), vmx_word("vmcall")]
-    world.launch(code=code, guest_lines=SSI | STI | SEI)
+    world.launch(code=code, guest_lines=SSI | STI | SEI, guest_mtimecmp=ALL)
     world.hart.x[6] = STI
     world.run(2)
     assert world.hart.x[5] == SSI | STI | SEI
     assert world.read("guest_mip") == STI
     world.write(guest_lines=0)
     world.resume()
-    assert pending(world)[0] == STI
+    assert pending(world) == STI
 
 
 def test_the_timers():
@@ -339,9 +361,9 @@ def test_the_timers():
         ({"guest_mtimecmp": 5, "guest_menvcfg": stce}, MTI | STI),
     ):
         world = World()
-        world.launch(**fields)
         world.outside.mip = ALL
-        assert pending(world)[0] == possible
+        world.launch(**fields)
+        assert pending(world) == possible
 
 
 def test_stip_is_read_only_with_stce():
@@ -350,17 +372,20 @@ def test_stip_is_read_only_with_stce():
         code=[encode("csrrw", rs1=0, csr=number("mip")), vmx_word("vmcall")],
         guest_menvcfg=MENVCFG["stce"].mask,
         guest_mip=STI,
+        guest_mtimecmp=ALL,
+        guest_stimecmp=ALL,
     )
-    assert pending(world)[0] == 0
     world.run(2)
     assert world.read("guest_mip") == STI
+    world.resume()
+    assert pending(world) == 0
 
 
 def test_sip_and_sie_are_views():
     world = World()
     world.launch(guest_lines=SSI | STI, guest_mideleg=STI, guest_mie=SSI | STI)
-    assert pending(world, "sip")[0] == STI
-    assert pending(world, "sie")[0] == STI
+    assert pending(world, "sip") == STI
+    assert pending(world, "sie") == STI
 
 
 def test_instret_counts_guest_instructions_only():
@@ -371,4 +396,4 @@ def test_instret_counts_guest_instructions_only():
     assert world.hart.x[5] == 101
     assert world.read("guest_minstret") == 102
     world.resume(guest_mcountinhibit=4)
-    assert world.hart.csr.read(number("instret"))[0] == 102
+    assert pending(world, "instret") == 102

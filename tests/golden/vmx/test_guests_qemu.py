@@ -26,7 +26,7 @@ from tests.golden.vmx.valid_vmcs import valid_fields
 from tests.golden.vmx.world import FULL, controls
 from tests.programs.directed import PROGRAMS, build_directed
 
-pytestmark = needs_qemu
+pytestmark = [needs_qemu, pytest.mark.model_only]
 
 #: Above the program's memory lie the VMCS and the EPT.
 _VMCS = RAM.base + RAM_SIZE

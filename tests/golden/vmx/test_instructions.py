@@ -249,6 +249,7 @@ def test_they_retire_in_root():
     assert world.read("guest_minstret") == 2
 
 
+@pytest.mark.model_only  # Stopping behind each instruction ends the reservation, too.
 @pytest.mark.parametrize("line", [0, 40])
 def test_a_region_that_is_written_ends_the_reservation(line):
     world = World()

@@ -15,6 +15,8 @@ from sw_vmm.machine import ParkRecord
 from tests.golden.vmx.traced import RAM_SIZE, START, trace
 from tests.golden.vmx.world import GUEST
 
+pytestmark = pytest.mark.model_only
+
 TRACE = trace()
 DECODED = [RETIREMENT.decode(record) for record in TRACE.records]
 EXITS = [

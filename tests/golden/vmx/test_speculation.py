@@ -9,6 +9,8 @@ from rtl.arch.vmx.exits import ExitReason
 from sw_vmm.assembler import encode
 from tests.golden.vmx.world import FULL, GUEST, GUEST_TABLES, World, controls
 
+pytestmark = pytest.mark.model_only
+
 A, D = PTE["a"].mask, PTE["d"].mask
 USER, SUPERVISOR, MACHINE = Privilege.USER, Privilege.SUPERVISOR, Privilege.MACHINE
 PAGE = GUEST + 0x5000

@@ -12,6 +12,8 @@ from rtl.arch.vmx.instructions import VM_FAIL_INVALID, VmInstructionError
 from sim.golden.vmx.vmcs import EntryFailure, VmcsUnit
 from tests.golden.vmx.valid_vmcs import RAM_SIZE, mutations, valid_fields
 
+pytestmark = pytest.mark.model_only
+
 RAM = MEMORY_MAP["ram"].base
 ONE, OTHER = RAM + 0x10000, RAM + 0x20000
 ERROR = VmInstructionError
