@@ -11,7 +11,7 @@ JOBS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format setup calibrate speed synth timing clean random race linux prove mutate split
+.PHONY: help demo test lint format setup calibrate speed synth timing clean random race guests linux prove mutate split
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make timing     place and route the hart on an ECP5 and print its fastest clock"
 	@echo "make random     run 20 000 random programs on RTL and golden model (hours)"
 	@echo "make race       run 2 000 programs on the RTL while a bus master races the hart (minutes)"
+	@echo "make guests     run 5 000 random guests with VMX on RTL and golden model (minutes)"
 	@echo "make linux      boot Debian's Linux kernel on the RTL to our own init (an hour or more)"
 	@echo "make split      compare the simulator with one built without Verilator's splitting (long)"
 	@echo "make prove      prove units of the RTL by induction (minutes)"
@@ -66,6 +67,10 @@ random: $(STAMP)
 # Two programs per seed; RACE_FLAGS="--first 500 --count 100".
 race: $(STAMP)
 	@$(BIN)/python -m tests.racing $(RACE_FLAGS)
+
+# Random VMCSs and guests; GUESTS_FLAGS="--first 500 --count 100", or "--hostile".
+guests: $(STAMP)
+	@$(BIN)/python -m tests.machine.vmx $(GUESTS_FLAGS)
 
 # LINUX_FLAGS="--config small" for another configuration, whose result is shown but not recorded.
 linux: $(STAMP)
