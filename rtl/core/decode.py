@@ -20,7 +20,7 @@ from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from rtl.core.execute.alu import AluOperation
 from rtl.core.expand import pattern
 
-__all__ = ["Decoder", "MemoryOperation", "SystemOperation", "Unit", "reads_only"]
+__all__ = ["Decoder", "MemoryOperation", "SystemOperation", "Unit", "immediate_of", "reads_only"]
 
 
 class Unit(enum.Enum, shape=4):
@@ -281,10 +281,11 @@ class Decoder(wiring.Component):
                         if used:
                             m.d.comb += port.eq(word[lsb : lsb + width])
                     if control.immediate is not None:
-                        m.d.comb += self.immediate.eq(_immediate(word, control.immediate))
+                        m.d.comb += self.immediate.eq(immediate_of(word, control.immediate))
 
 
-def _immediate(word, format_):
+def immediate_of(word, format_):
+    """The immediate of an instruction of that format."""
     immediate = IMMEDIATES[format_]
     bits = [Const(0, 1)] * immediate.width
     for lsb, width, place in immediate.rows:

@@ -4,9 +4,9 @@ from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.arch.instructions import INSTRUCTIONS, RS1, RS2, Opcode
+from rtl.arch.instructions import INSTRUCTIONS, RD, RS1, RS2, Format, Opcode
 from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
-from rtl.core.decode import Decoder, Unit
+from rtl.core.decode import Decoder, Unit, immediate_of
 from rtl.core.expand_stage import ExpandedInstruction
 from rtl.core.frontend.predictor import BranchKind, Prediction
 from rtl.mmu.context import Fault
@@ -130,7 +130,6 @@ class IssueStage(wiring.Component):
                 | (decoder.unit == Unit.COUNT)
                 | (decoder.unit == Unit.VMX)
             ),
-            issued.target.eq(fetched.pc + decoder.immediate),
             issued.prediction.eq(fetched.prediction),
         ]
         with m.If(fetched.fault == Fault.NONE):
@@ -177,20 +176,27 @@ class IssueStage(wiring.Component):
             m.d.comb += stall.eq(made[0] & late & ~waits)
             stalls.append(stall)
 
+        # Where direct jumps and branches lead, and auipc points to; decoded whole it would be late.
+        word = decoder.instruction
+        offset = Mux(
+            word[6],
+            Mux(word[3], immediate_of(word, Format.J), immediate_of(word, Format.B)),
+            immediate_of(word, Format.U),
+        )
+        m.d.comb += issued.target.eq(fetched.pc + offset)
+
         # The registers the calling convention returns by say what a jump is for.
-        links_rd = (decoder.rd == 1) | (decoder.rd == 5)
-        links_rs1 = (decoder.rs1 == 1) | (decoder.rs1 == 5)
-        jumps = (decoder.unit == Unit.JUMP) | (decoder.unit == Unit.JUMP_REGISTER)
-        with m.If(decoder.unit == Unit.BRANCH):
-            m.d.comb += issued.kind.eq(BranchKind.BRANCH)
-        with m.Elif(jumps & links_rd):
-            m.d.comb += issued.kind.eq(BranchKind.CALL)
-        with m.Elif((decoder.unit == Unit.JUMP_REGISTER) & links_rs1):
-            m.d.comb += issued.kind.eq(BranchKind.RETURN)
-        with m.Elif(decoder.unit == Unit.JUMP_REGISTER):
-            m.d.comb += issued.kind.eq(BranchKind.INDIRECT)
-        with m.Else():
-            m.d.comb += issued.kind.eq(BranchKind.JUMP)
+        links_rd, links_rs1 = (
+            (number == 1) | (number == 5) for number in (word[RD[0] :][: RD[1]], self.rs1)
+        )
+        with m.Switch(major):
+            with m.Case(Opcode.BRANCH >> 2):
+                m.d.comb += issued.kind.eq(BranchKind.BRANCH)
+            with m.Case(Opcode.JALR >> 2):
+                indirect = Mux(links_rs1, BranchKind.RETURN, BranchKind.INDIRECT)
+                m.d.comb += issued.kind.eq(Mux(links_rd, BranchKind.CALL, indirect))
+            with m.Default():
+                m.d.comb += issued.kind.eq(Mux(links_rd, BranchKind.CALL, BranchKind.JUMP))
 
         m.d.comb += [
             self.o.valid.eq(self.i.valid & ~self.kill & ~Cat(stalls).any()),

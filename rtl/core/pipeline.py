@@ -140,11 +140,11 @@ class Pipeline(wiring.Component):
         ]
         if self._vmx:
             m.d.comb += commit.resumes.eq(self.external_redirect)
-        with m.If(self.gpr_write != 0):
-            m.d.comb += [
-                registers.rd.eq(self.gpr_write),
-                registers.value.eq(self.gpr_write_value),
-            ]
+        # A cycle later is early enough for what comes after a redirect.
+        written, value = Signal(5), Signal(64)
+        m.d.sync += [written.eq(self.gpr_write), value.eq(self.gpr_write_value)]
+        with m.If(written != 0):
+            m.d.comb += [registers.rd.eq(written), registers.value.eq(value)]
         self._redirect(m, execute, commit, misfit, commits, executes)
         return m
 

@@ -92,11 +92,18 @@ class Aligner(wiring.Component):
         # What the last instruction of the first packet is, whether or not it is next.
         wide = choose(begins_odd, "data")[48:50] == 3
         straddles, lacks_second = Signal(), Signal()
-        taken_first = Mux(begins_odd, odd.prediction.taken, even.prediction.taken)
-        last_first = Mux(begins_odd, odd.prediction.last, even.prediction.last)
-        cut = (level != 0) & taken_first & (last_first == offset) & ~compressed & whole
+        first, second = (
+            (
+                Mux(odd_one, odd.prediction.known, even.prediction.known),
+                Mux(odd_one, odd.prediction.taken, even.prediction.taken),
+                Mux(odd_one, odd.prediction.last, even.prediction.last),
+            )
+            for odd_one in (begins_odd, ~begins_odd)
+        )
+        cut = (level != 0) & first[1] & (first[2] == offset) & ~compressed & whole
         last = Mux(compressed, offset, offset + 1)[:2]
-        mine = Signal()  # the prediction is about this instruction
+        # Whether the predictions are about this instruction, before it is known which one counts.
+        ends_first, ends_second = whole & (first[2] == last), second[2] == 0
         target = Signal(64)
         m.d.comb += [
             straddles.eq((offset == 3) & wide & whole),
@@ -112,12 +119,15 @@ class Aligner(wiring.Component):
             self.misfit.valid.eq(cut),
             self.misfit.pc.eq(pc),
             instruction.prediction.eq(choose(begins_odd ^ straddles, "prediction")),
-            mine.eq((instruction.prediction.last == last) & whole),
+            instruction.prediction.known.eq(
+                Mux(straddles, second[0] & ends_second, first[0] & ends_first)
+            ),
+            instruction.prediction.taken.eq(
+                Mux(straddles, second[1] & ends_second, first[1] & ends_first)
+            ),
             self.i.ready.eq(1),
             self.room.eq(level <= _DEPTH - 2),
         ]
-        with m.If(~mine):
-            m.d.comb += [instruction.prediction.known.eq(0), instruction.prediction.taken.eq(0)]
         m.d.comb += target.eq(instruction.prediction.target.as_signed())
 
         # After a taken branch the rest of its packet goes too, and both where it straddles two.
@@ -137,10 +147,11 @@ class Aligner(wiring.Component):
             m.d.sync += begins_odd.eq(~begins_odd)
         with m.If(self.i.valid):
             m.d.sync += tail.eq(tail + 1)
-            with m.Switch(tail):
-                for n in range(_DEPTH):
-                    with m.Case(n):
-                        m.d.sync += ring[n].eq(self.i.payload)
+        # Whether it is a packet at all is known late.
+        with m.If(level != _DEPTH), m.Switch(tail):
+            for n in range(_DEPTH):
+                with m.Case(n):
+                    m.d.sync += ring[n].eq(self.i.payload)
         m.d.sync += level.eq(level + self.i.valid - pop)
         with m.If(self.redirect.valid):
             m.d.sync += [

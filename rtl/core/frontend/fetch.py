@@ -9,7 +9,7 @@ from rtl.arch.paging import PAGE_BITS
 from rtl.bus.register_bus import RegisterBus
 from rtl.core.frontend.instruction_cache import FetchAccess, FetchResult
 from rtl.core.frontend.next_packet import NextPacket
-from rtl.core.frontend.predictor import BranchUpdate, Prediction, Predictor, Repair
+from rtl.core.frontend.predictor import TARGET_BITS, BranchUpdate, Prediction, Predictor, Repair
 from rtl.core.physical import fits_bus, is_ram, is_rom
 from rtl.mmu.context import (
     Access,
@@ -131,7 +131,7 @@ class FetchUnit(wiring.Component):
         prediction = predictor.prediction
         m.submodules.next_packet = next_packet = NextPacket()
         # The packet after the one in phase 1 as first guessed, and as predicted.
-        guessed, turns = Signal(), Signal()
+        guessed, turns, elsewhere = Signal(), Signal(), Signal()
         in_line, follower, learnt_pc = Signal(64), Signal(64), Signal(64)
         # What missed the cache is answered now, and fetching has long stopped behind it.
         resumes = Signal()
@@ -141,6 +141,8 @@ class FetchUnit(wiring.Component):
         query = self.translation.query
         hit, translation = self.translation.hit, self.translation.translation
         in_ram = is_ram(translation.frame)
+        # Nothing in the answer of the cache may stand before this one.
+        serves = (translation.fault == Fault.NONE) & fits_bus(translation.frame) & in_ram
         wanted = ~stale & ~redirected
         packet = self.o.payload
         advance = Signal()  # phase 1 is empty, or is answered in this cycle
@@ -180,10 +182,12 @@ class FetchUnit(wiring.Component):
             next_packet.learnt_target.eq(follower_before),
             in_line.eq(Cat(Const(0, 3), behind)),
             follower.eq(in_line),
+            # A guess is a target, so the bits of one are enough.
+            elsewhere.eq(place[:TARGET_BITS] != prediction.target),
             turns.eq(
                 predictor.accept
                 & ~resumes
-                & Mux(guessed, ~prediction.taken | (place != follower), prediction.taken)
+                & Mux(guessed, ~prediction.taken | elsewhere, prediction.taken)
             ),
             self.idle.eq(
                 predictor.ready
@@ -208,6 +212,9 @@ class FetchUnit(wiring.Component):
             m.d.sync += [current.eq(pc), guessed.eq(next_packet.hit), behind.eq(pc[3:] + 1)]
         with m.If(prediction.taken):
             m.d.comb += follower.eq(prediction.target.as_signed())
+        # Only what comes from the cache has been predicted.
+        with m.If(((state == _State.RUN) & serves) | (state == _State.CACHE)):
+            m.d.comb += packet.prediction.eq(prediction)
 
         with m.Switch(state):
             with m.Case(_State.RUN):
@@ -236,7 +243,6 @@ class FetchUnit(wiring.Component):
                         m.d.comb += [
                             self.o.valid.eq(1),
                             advance.eq(1),
-                            packet.prediction.eq(prediction),
                             predictor.accept.eq(1),
                         ]
                         with m.If(self.result.error):
@@ -264,10 +270,9 @@ class FetchUnit(wiring.Component):
                         ]
                         m.d.sync += state.eq(_State.STOPPED)
             with m.Case(_State.CACHE):
-                with m.If(self.result.valid):
+                with m.If(self.result.refilled):
                     m.d.comb += [
                         self.o.valid.eq(wanted),
-                        packet.prediction.eq(prediction),
                         predictor.accept.eq(wanted),
                         resumes.eq(wanted),
                     ]
@@ -301,7 +306,7 @@ class FetchUnit(wiring.Component):
 
         answering = (
             (state == _State.WALKED) & self.translation.walked.valid
-            | (state == _State.CACHE) & self.result.valid
+            | (state == _State.CACHE) & self.result.refilled
             | (state == _State.BUS_RESPONSE) & self.peripheral.response.valid
         )
         waiting = (

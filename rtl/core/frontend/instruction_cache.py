@@ -27,9 +27,13 @@ class FetchAccess(data.Struct):
 
 
 class FetchResult(data.Struct):
-    """The aligned word around the address, or ``error``: memory answered with a bus error."""
+    """The aligned word around the address, or ``error``: memory answered with a bus error.
+
+    ``refilled`` comes with ``valid`` after a miss, and from registers.
+    """
 
     valid: 1
+    refilled: 1
     data: 8 * DATA_BYTES
     error: 1
 
@@ -125,6 +129,7 @@ class InstructionCache(wiring.Component):
             hit.eq(array.hit.any() & array.swept),
             miss.eq(phase1 & ~replayed & self.access.valid & ~hit),
             self.o_result.valid.eq(phase1 & (replayed | self.access.valid & hit)),
+            self.o_result.refilled.eq(phase1 & replayed),
             self.o_result.data.eq(array.data),
             self.o_result.error.eq(failed),
             self.open.eq(ready & array.swept),

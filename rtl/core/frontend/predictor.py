@@ -255,34 +255,42 @@ class Predictor(wiring.Component):
         ]
 
         # Moving on.
-        push, pop = Signal(), Signal()
+        push = Signal()
         link = Signal(TARGET_BITS)
         base = Signal(range(CALL_DEPTH))
         m.d.comb += [
             base.eq(calls),
             link.eq(Cat(Const(0, 1), entry.last, self.current[_PACKET_BITS:TARGET_BITS]) + 2),
         ]
-        repair = self.repair
+        repair, accepts = self.repair, Signal()
+        pushes, pops = Signal(), Signal()
+        next_history = Signal(HISTORY_BITS)
+        m.d.comb += accepts.eq(repair.valid | self.accept)
         with m.If(repair.valid):
             m.d.comb += [
                 base.eq(repair.calls),
                 link.eq(repair.link),
-                push.eq(repair.kind == BranchKind.CALL),
-                pop.eq(repair.kind == BranchKind.RETURN),
+                pushes.eq(repair.kind == BranchKind.CALL),
+                pops.eq(repair.kind == BranchKind.RETURN),
+                next_history.eq(
+                    _extended(repair.history, repair.kind, repair.taken, repair.target)
+                ),
             ]
-            m.d.sync += lagging.eq(repair.history)
-            m.d.sync += history.eq(
-                _extended(repair.history, repair.kind, repair.taken, repair.target)
-            )
-        with m.Elif(self.accept):
-            m.d.sync += lagging.eq(history)
-        with m.If(~repair.valid & self.accept & known):
-            m.d.comb += [push.eq(entry.kind == BranchKind.CALL), pop.eq(returns)]
-            m.d.sync += history.eq(
-                _extended(history, entry.kind, prediction.taken, prediction.target)
-            )
-        with m.If(repair.valid | self.accept):
-            m.d.sync += calls.eq(base + push - pop)
+        with m.Else():
+            extended = _extended(history, entry.kind, prediction.taken, prediction.target)
+            m.d.comb += [
+                pushes.eq(known & (entry.kind == BranchKind.CALL)),
+                pops.eq(known & returns),
+                next_history.eq(Mux(known, extended, history)),
+            ]
+        m.d.comb += push.eq(pushes & accepts)
+        # Whether the packet goes on its way is known last.
+        with m.If(accepts):
+            m.d.sync += [
+                lagging.eq(Mux(repair.valid, repair.history, history)),
+                history.eq(next_history),
+                calls.eq(base + pushes - pops),
+            ]
         m.d.comb += [
             push_port.en.eq(push),
             push_port.addr.eq(base + 1),
