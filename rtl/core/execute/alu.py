@@ -125,13 +125,14 @@ class Alu(wiring.Component):
             terms += self._bytes()
         wide, adds = Signal(64), self._is("ADD", "SUB", "SH1ADD", "SH2ADD", "SH3ADD")
         rest = functools.reduce(operator.or_, terms)
-        if self._bit_manipulation:
-            first = less ^ self._is("MAX", "MAXU")
-            chooses = self._is("MIN", "MINU", "MAX", "MAXU")
-            rest = Mux(chooses, Mux(first, self.a, ~b), rest)
         m.d.comb += wide.eq(Mux(adds, total, rest))
-        word = self.word
-        m.d.comb += self.result.eq(Cat(wide[:32], Mux(word, wide[31].replicate(32), wide[32:])))
+        result = Cat(wide[:32], Mux(self.word, wide[31].replicate(32), wide[32:]))
+        if self._bit_manipulation:
+            # Which one is less is known last, and no word is chosen by it.
+            chooses = self._is("MIN", "MINU", "MAX", "MAXU")
+            first = less ^ self._is("MAX", "MAXU")
+            result = Mux(chooses, Mux(first, self.a, ~b), result)
+        m.d.comb += self.result.eq(result)
         return m
 
     def _is(self, *names):
