@@ -9,7 +9,7 @@ __all__ = ["PROOFS"]
 #: Significant bits of the operands, with the sign: z3 multiplies few bits quickly only.
 _WIDTH = 4
 #: Cycles after which the answer to such operands is there (the unit's docstring).
-_CYCLES = _WIDTH - 1 + 4
+_CYCLES = 4 + 1 + 4
 
 
 def _divider(p, unit_class):

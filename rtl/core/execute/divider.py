@@ -1,4 +1,4 @@
-"""The divider: one bit of the quotient per cycle, and no cycle for its leading zeros."""
+"""The divider: one bit of the quotient per cycle, and few cycles for its leading zeros."""
 
 from amaranth import *
 from amaranth.lib import data, enum, stream, wiring
@@ -28,30 +28,17 @@ class DivideRequest(data.Struct):
     b: 64
 
 
-def _leading_zeros(m, name, value):
-    """The number of zeros above the highest one of 64 bits; 63 for zero as well."""
-    # Of neighbours: whether a piece is zero, and how many zeros are above its highest one.
-    pieces = [(~bit, Const(0, 0)) for bit in value]
-    for step in range(6):
-        joined = []
-        for low, high in zip(pieces[::2], pieces[1::2], strict=True):
-            empty = Signal(name=f"{name}_empty_{step}_{len(joined)}")
-            count = Signal(step + 1, name=f"{name}_count_{step}_{len(joined)}")
-            m.d.comb += [
-                empty.eq(low[0] & high[0]),
-                count.eq(Cat(Mux(high[0], low[1], high[1]), high[0])),
-            ]
-            joined.append((empty, count))
-        pieces = joined
-    return pieces[0][1]
+#: The divisor is brought below the dividend by so many digits at a time, at first.
+_STRIDE = 4
 
 
 class Divider(wiring.Component):
     """Divide, one request at a time.
 
-    Let p and q be the significant bits of the magnitudes of dividend (at least 1) and divisor. The
-    answer is offered p - q + 4 cycles after the cycle in which the request was taken (4 to 67, W
-    forms to 35), or 2 after it when p < q or the divisor is 0.
+    The divisor goes up in strides until it is more than the dividend or reaches the top, and comes
+    down digit by digit. Let n be the digits it goes up and s the steps it takes for that. The answer
+    is offered n + s + 4 cycles after the cycle in which the request was taken, or 2 after it when the
+    divisor is more than the dividend or is 0.
 
     Members
     -------
@@ -81,10 +68,6 @@ class Divider(wiring.Component):
         steps = Signal(6)
         remainder_wanted, word_wanted, negate = Signal(), Signal(), Signal()
 
-        shift = Signal(signed(7))
-        m.d.comb += shift.eq(
-            _leading_zeros(m, "divisor", divisor) - _leading_zeros(m, "dividend", remainder)
-        )
         difference = Signal(65)
         m.d.comb += difference.eq(remainder - divisor)
         fits = ~difference[64]
@@ -100,23 +83,27 @@ class Divider(wiring.Component):
                     negate.eq(a_sign ^ (b_sign & ~wants_remainder)),
                 ]
                 with m.If(self.i.valid):
-                    m.next = "COMPARE"
+                    m.next = "BEGIN"
 
-            with m.State("COMPARE"):
-                m.d.sync += [quotient.eq(0), steps.eq(shift)]
-                m.next = "ALIGN"
+            with m.State("BEGIN"):
+                m.d.sync += [quotient.eq(0), steps.eq(0)]
+                m.next = "RISE"
                 with m.If(~divisor.any()):
                     # Division by zero: the quotient is -1, the remainder the dividend.
                     m.d.sync += quotient.eq(~0)
                     with m.If(~remainder_wanted):
                         m.d.sync += negate.eq(0)
                     m.next = "DONE"
-                with m.Elif(shift < 0):
+                with m.Elif(~fits):
                     m.next = "DONE"
 
-            with m.State("ALIGN"):
-                m.d.sync += divisor.eq(divisor << steps)
-                m.next = "SUBTRACT"
+            with m.State("RISE"):
+                with m.If(fits & ~divisor[-_STRIDE:].any()):
+                    m.d.sync += [divisor.eq(divisor << _STRIDE), steps.eq(steps + _STRIDE)]
+                with m.Elif(fits & ~divisor[-1]):
+                    m.d.sync += [divisor.eq(divisor << 1), steps.eq(steps + 1)]
+                with m.Else():
+                    m.next = "SUBTRACT"
 
             with m.State("SUBTRACT"):
                 m.d.sync += [
