@@ -92,8 +92,8 @@ class GuestExit(wiring.Component):
             record.privilege.eq(self.privilege),
             record.instruction.eq(inst.bits),
             record.length.eq(Mux(fetched, Mux(inst.compressed, 2, 4), 0)),
-            record.rs1.eq(inst.rs1),
-            record.rs2.eq(inst.rs2),
+            record.rs1.eq(Mux(inst.has_rs1, inst.rs1, 0)),
+            record.rs2.eq(Mux(inst.has_rs2, inst.rs2, 0)),
             record.cause.eq(trap.code),
             record.waiting.eq(self.leave.waiting),
         ]

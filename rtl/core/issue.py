@@ -40,7 +40,10 @@ class Producer(data.Struct):
 
 
 class Issued(data.Struct):
-    """An instruction on its way to the execute stage; ``unit`` is ILLEGAL after a fault."""
+    """An instruction on its way to the execute stage; ``unit`` is ILLEGAL after a fault.
+
+    Without ``has_rs1`` or ``has_rs2`` it has no such operand, or x0, and the value means nothing.
+    """
 
     pc: 64
     link: 64
@@ -61,6 +64,8 @@ class Issued(data.Struct):
     immediate: signed(32)
     rs1: 64
     rs2: 64
+    has_rs1: 1
+    has_rs2: 1
     rs1_bypass: Bypass
     rs2_bypass: Bypass
     target: 64
@@ -123,6 +128,8 @@ class IssueStage(wiring.Component):
             issued.a_pc.eq(decoder.a_pc),
             issued.b_immediate.eq(decoder.b_immediate),
             issued.immediate.eq(decoder.immediate),
+            issued.has_rs1.eq(decoder.rs1.any()),
+            issued.has_rs2.eq(decoder.rs2.any()),
             issued.late.eq(
                 (decoder.unit == Unit.MEMORY)
                 | (decoder.unit == Unit.CSR)

@@ -43,6 +43,8 @@ class Executed(data.Struct):
     result: 64
     rs1: 64
     rs2: 64
+    has_rs1: 1
+    has_rs2: 1
     rs2_late: 1
     indexed: 1
     alignment: Alignment
@@ -177,6 +179,8 @@ class ExecuteStage(wiring.Component):
             executed.bits.eq(issued.bits),
             executed.compressed.eq(issued.compressed),
             executed.fault.eq(issued.fault),
+            executed.has_rs1.eq(issued.has_rs1),
+            executed.has_rs2.eq(issued.has_rs2),
             executed.fault_second.eq(issued.fault_second),
             executed.unit.eq(issued.unit),
             executed.operation.eq(issued.operation),
