@@ -518,7 +518,6 @@ class CommitStage(wiring.Component):
             recorder.rd.eq(self._rd),
             recorder.rs2.eq(rs2),
             recorder.done.eq(self._done),
-            recorder.take.eq(self._take),
             recorder.trapped.eq(self.trapped),
             recorder.trap.eq(self.trap),
             recorder.privilege.eq(self.privilege),

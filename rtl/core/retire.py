@@ -28,10 +28,10 @@ class RetirementRecorder(wiring.Component):
     -------
     instruction, rd, rs2 : In
         What is under way, the register it writes and the value of its rs2.
-    done, take : In(1)
-        It retires; it does not, and a trap is decided, which is taken a cycle later.
+    done : In(1)
+        It retires.
     trapped, trap : In
-        A trap is taken.
+        A trap is taken, for what was under way in the cycle before.
     injected, pc : In(1), In(64)
         With ``trapped``: at ``pc``, without an instruction.
     exited : In(1)
@@ -49,7 +49,6 @@ class RetirementRecorder(wiring.Component):
     rd: In(5)
     rs2: In(64)
     done: In(1)
-    take: In(1)
     trapped: In(1)
     trap: In(Trap)
     injected: In(1)
@@ -78,25 +77,9 @@ class RetirementRecorder(wiring.Component):
         writes_only = (inst.operation == MemoryOperation.STORE.value) | (
             inst.operation == MemoryOperation.STORE_CONDITIONAL.value
         )
-        # A trap is taken in the cycle after it is decided, and nothing retires then.
+        # Whether it retires is known too late to enable anything. A trap is taken in the cycle after it
+        # is decided, at what stood here then.
         m.d.sync += self.retirement.valid.eq(self.done | self.trapped | self.exited)
-        with m.If(self.done | self.take):
-            m.d.sync += [
-                kept.pc.eq(inst.pc),
-                kept.instruction.eq(inst.bits),
-                kept.privilege.eq(self.privilege),
-                kept.world.eq(self.world),
-            ]
-        with m.If(self.done):
-            m.d.sync += [
-                kept.rd.eq(self.rd),
-                kept.trap.eq(0),
-                kept.load.eq(is_memory & ~writes_only),
-                kept.store.eq(is_memory & self.stored),
-                kept.address.eq(self.physical),
-                kept.size.eq(inst.funct3[:2]),
-                kept.data.eq(self.rs2),
-            ]
         with m.If(self.trapped):
             m.d.sync += [
                 kept.rd.eq(0),
@@ -104,6 +87,20 @@ class RetirementRecorder(wiring.Component):
                 kept.load.eq(0),
                 kept.store.eq(0),
                 kept.data.eq(trap.value),
+            ]
+        with m.Else():
+            m.d.sync += [
+                kept.pc.eq(inst.pc),
+                kept.instruction.eq(inst.bits),
+                kept.privilege.eq(self.privilege),
+                kept.world.eq(self.world),
+                kept.rd.eq(self.rd),
+                kept.trap.eq(0),
+                kept.load.eq(is_memory & ~writes_only),
+                kept.store.eq(is_memory & self.stored),
+                kept.address.eq(self.physical),
+                kept.size.eq(inst.funct3[:2]),
+                kept.data.eq(self.rs2),
             ]
         if self._has_guests:
             self._guests(m, record, kept)
