@@ -17,6 +17,7 @@ _RAM = MEMORY_MAP["ram"]
 _CHARGE_STEP = 500_000
 _SKIP_STEP = (1 << 32) - 1
 _WORD = (1 << 64) - 1
+_ENTRIES = ("vmlaunch", "vmresume")
 _VMX_OPERATIONS = {name: number for number, name in enumerate(VMX_INSTRUCTIONS)}
 
 
@@ -284,8 +285,9 @@ class HostPortMachine:
         port = self.host_port.vmx
         port.rs1.raw = first & _WORD
         port.rs2.raw = second & _WORD
-        # It may read and write memory.
-        self._caches_empty = self._ram_current = False
+        # The guest may run; what else writes memory allocates nothing in the caches.
+        self._caches_empty &= name not in _ENTRIES
+        self._ram_current &= self._caches_empty
         port.execute.write(operation=_VMX_OPERATIONS[name])
         return port.rd.raw
 
