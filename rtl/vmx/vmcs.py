@@ -20,6 +20,7 @@ from rtl.arch.vmx.fields import (
     VMCS_REGION_BITS,
     VMCS_REVISION,
     LaunchState,
+    VmcsArea,
 )
 from rtl.bus.snoop import SnoopPort
 from rtl.lib.layouts import enum_of, struct_of
@@ -38,6 +39,12 @@ _ERROR_BITS = 6
 VmInstructionError = enum_of(instructions.VmInstructionError, width=_ERROR_BITS)
 _Header = struct_of(VMCS_HEADER)
 _NUMBERS = sorted(VMCS_FIELD_BY_NUMBER)
+#: What no entry looks at is loaded last, when VMPTRLD has ended. Nothing of it lies at a higher
+#: address than the rest: that memory is there is known by then.
+_LOADED_LATE = [n for n in _NUMBERS if VMCS_FIELD_BY_NUMBER[n].area is VmcsArea.INFORMATION]
+_LOADED_FIRST = [n for n in _NUMBERS if n not in _LOADED_LATE]
+if max(_LOADED_LATE) > max(_LOADED_FIRST):
+    raise AssertionError("the information area must not end behind everything else")
 _NUMBER_BITS = max(_NUMBERS).bit_length()
 _ERROR = VMCS_FIELDS["instruction_error"].number
 #: Fields whose value the guest changes in its own CSRs.
@@ -103,7 +110,7 @@ class Vmcs(wiring.Component):
     Members
     -------
     command : In(stream.Signature(VmcsCommand))
-        One at a time, answered on ``answer``.
+        One at a time, answered on ``answer``; taken when ``idle``.
     answer : Out(stream.Signature(VmcsAnswer))
     information : In(stream.Signature(InformationWrite))
         Taken between commands only.
@@ -120,6 +127,8 @@ class Vmcs(wiring.Component):
         Whether there is a current VMCS, and where its region is.
     launched : Out(1)
         The launch state of the current VMCS.
+    idle : Out(1)
+        Neither a command is under way nor what a load has left for later.
     entered : In(1)
         The guest is entered, which makes the VMCS launched. Strobed in no cycle in which a command
         is carried out.
@@ -136,6 +145,7 @@ class Vmcs(wiring.Component):
     pointer: Out(BUS_ADDRESS_BITS)
     current: Out(1)
     launched: Out(1)
+    idle: Out(1)
     entered: In(1)
 
     def elaborate(self, platform):
@@ -185,7 +195,8 @@ class Vmcs(wiring.Component):
                     self.answer.payload.eq(self._result),
                 ]
                 with m.If(self.answer.ready):
-                    m.d.sync += state.eq(_State.IDLE)
+                    m.d.sync += state.eq(Mux(self._late, _State.LOAD, _State.IDLE))
+        m.d.comb += self.idle.eq(state == _State.IDLE)
         with m.If(self.entered):
             m.d.sync += [
                 self.launched.eq(1),
@@ -205,7 +216,8 @@ class Vmcs(wiring.Component):
         #: What may have to be written back: fields left, the next, whether one has been read.
         self._left = Signal(len(_NUMBERS))
         self._next, self._next_valid, self._held = Signal(_NUMBER_BITS), Signal(), Signal()
-        self._table = Array(Const(number, _NUMBER_BITS) for number in _NUMBERS)
+        #: What is loaded late is still to come.
+        self._late = Signal()
         reserved = Signal(64)
         with m.Switch(self._number):
             for number, field in VMCS_FIELD_BY_NUMBER.items():
@@ -427,11 +439,13 @@ class Vmcs(wiring.Component):
         ]
 
     def _load(self, m):
-        """The launch state, then the fields; requests run ahead of the responses."""
+        """The launch state, then the fields, in two parts; requests run ahead of the responses."""
         request, response = self.memory.request, self.memory.response
         asked, failed = Signal(range(len(_NUMBERS) + 2)), Signal()
-        numbers = Array([Const(VMCS_LAUNCH_STATE, _NUMBER_BITS), *self._table])
-        with m.If(asked != len(_NUMBERS) + 1):
+        order = [VMCS_LAUNCH_STATE, *_LOADED_FIRST, *_LOADED_LATE]
+        numbers = Array(Const(number, _NUMBER_BITS) for number in order)
+        end = Mux(self._late, len(order), 1 + len(_LOADED_FIRST))
+        with m.If(asked != end):
             self._request(m, self._command.operand | numbers[asked] << 3)
             with m.If(request.ready):
                 m.d.sync += asked.eq(asked + 1)
@@ -452,14 +466,18 @@ class Vmcs(wiring.Component):
                     self._write.en.eq(1),
                 ]
                 self._tell(m, number, value)
-            with m.If(self._index == len(_NUMBERS)):
-                m.d.sync += [asked.eq(0), failed.eq(0)]
+            with m.If(self._index == len(order) - 1):
+                m.d.sync += [asked.eq(0), self._late.eq(0), self._state.eq(_State.IDLE)]
+            with m.Elif(self._index == len(_LOADED_FIRST)):
+                m.d.sync += failed.eq(0)
                 with m.If(failed | response.payload.error):
+                    m.d.sync += asked.eq(0)
                     self._fails(m, VmInstructionError.VMPTRLD_INVALID_ADDRESS)
                 with m.Else():
                     m.d.sync += [
                         self.current.eq(1),
                         self.pointer.eq(self._command.operand),
+                        self._late.eq(1),
                         self._state.eq(_State.ANSWER),
                     ]
 

@@ -164,6 +164,7 @@ class VmxUnit(wiring.Component):
         m.d.comb += self.settled.eq(
             ((state == _State.IDLE) | (state == _State.ANSWER))
             & saved.idle
+            & (vmcs.idle | (state == _State.ANSWER))
             & ~self._invalidating
             & self._checks.settled
             & ~self._checks.write.valid
@@ -285,7 +286,10 @@ class VmxUnit(wiring.Component):
     def _take(self, m):
         taken = self.request.payload
         m.d.comb += self.request.ready.eq(
-            (self.world == World.ROOT) & self._saved.idle & ~self._invalidating
+            (self.world == World.ROOT)
+            & self._saved.idle
+            & self._vmcs.idle
+            & ~self._invalidating
         )
         m.d.sync += [
             self._outcome.eq(VmxOutcome.NEXT),

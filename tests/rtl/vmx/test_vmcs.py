@@ -6,7 +6,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from rtl.arch.memory_map import MEMORY_MAP
-from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS, VMCS_REVISION
+from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS, VMCS_REVISION, VmcsArea
 from rtl.arch.vmx.instructions import VM_FAIL_INVALID, VmInstructionError
 from rtl.vmx.vmcs import Vmcs, VmcsOperation
 from sim.golden.vmx.vmcs import VmcsUnit
@@ -18,6 +18,7 @@ WORD = (1 << 64) - 1
 REGIONS = [RAM + 0x1000 * index for index in range(3)]
 LIVE = {VMCS_FIELDS[f"guest_{name}"].number: f"guest_{name}" for name in GUEST_CSRS}
 NUMBERS = [field.number for field in VMCS_FIELDS.values()]
+INFORMATION = [row.number for row in VMCS_FIELDS.values() if row.area is VmcsArea.INFORMATION]
 
 
 class Words(dict):
@@ -75,7 +76,13 @@ class Bench:
                     self.live[number] = value & ~VMCS_FIELDS[LIVE[number]].reserved
                     self.live[number] |= VMCS_FIELDS[LIVE[number]].required
 
+    async def rest(self, ctx):
+        """What the last load has left for later."""
+        while not ctx.get(self.dut.idle):
+            await ctx.tick()
+
     async def enter(self, ctx):
+        await self.rest(ctx)
         ctx.set(self.dut.entered, 1)
         await ctx.tick()
         ctx.set(self.dut.entered, 0)
@@ -193,11 +200,14 @@ def test_only_what_has_changed_is_written_back():
         bench.ram.reads = bench.ram.writes = 0
         start = bench.cycles
         await bench.do(ctx, op.VMPTRLD, REGIONS[0])
+        # The memory of this bench takes two cycles for an access; what tells of exits comes later.
+        first = 2 + len(NUMBERS) - len(INFORMATION)
+        assert bench.cycles - start < len(LIVE) + 2 * first + 4 * 3 + 8
         # The launch state, too.
         assert bench.ram.writes == 3
+        assert bench.ram.reads <= first + 1
+        await bench.rest(ctx)
         assert bench.ram.reads == 2 + len(NUMBERS)
-        # The memory of this bench takes two cycles for an access.
-        assert bench.cycles - start < len(LIVE) + 2 * (2 + len(NUMBERS)) + 4 * 3 + 8
         bench.ram.writes = 0
         await bench.do(ctx, op.VMPTRLD, REGIONS[1])
         assert bench.ram.writes == 0
@@ -214,6 +224,9 @@ def test_a_loaded_vmcs_is_told_whole():
             bench.ram[REGIONS[0] + field.offset] = index << 32
         await bench.do(ctx, op.VMXON)
         await bench.do(ctx, op.VMPTRLD, REGIONS[0])
+        first = {number: index << 32 for index, number in enumerate(NUMBERS)}
+        assert bench.told == {n: value for n, value in first.items() if n not in INFORMATION}
+        await bench.rest(ctx)
         assert bench.told == {number: index << 32 for index, number in enumerate(NUMBERS)}
 
     bench.run(scenario)
