@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from enum import Enum
 
-from rtl.arch.csrs import COUNTEREN, INTERRUPTS, MENVCFG
+from rtl.arch.csrs import INTERRUPTS, MENVCFG
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import LEVELS, Access
 from rtl.arch.traps import Exception_
@@ -32,6 +32,7 @@ from sw_vmm.exits import (
     VmxInstruction,
     Wfi,
 )
+from sw_vmm.instruction_counter import InstructionCounter
 from sw_vmm.interpreter.sv39 import ACCESS_FAULT
 from sw_vmm.memory import MappedMemory
 from sw_vmm.vcpu import Vcpu
@@ -49,7 +50,6 @@ _EXTERNAL = INTERRUPTS.mask("mei", "sei")
 _LINES = INTERRUPTS.mask("msi", "mei", "sei")
 _MTI, _STI = INTERRUPTS.mask("mti"), INTERRUPTS.mask("sti")
 _STCE = MENVCFG.mask("stce")
-_IR = COUNTEREN.mask("ir")
 _N = {name: row.number for name, row in VMCS_FIELDS.items()}
 _EXCEPTION = INTERRUPTION.encode(valid=1, type=InterruptionType.EXCEPTION)
 
@@ -57,8 +57,8 @@ _EXCEPTION = INTERRUPTION.encode(valid=1, type=InterruptionType.EXCEPTION)
 #: convention lets a callee change are saved and restored, reason, qualification, pc and instruction
 #: length are read, and pc is written.
 _EXIT = {"exit": 1, "gpr": 32, "vmcs": 5}
-#: An access of a device: gpa, instruction and data; then the instruction is counted.
-_DEVICE = {"device": 1, "vmcs": 6}
+#: An access of a device: gpa, instruction and data are read; then the instruction is counted.
+_DEVICE = {"device": 1, "vmcs": 4}
 #: A page entered in the EPT: its gpa, the way down its tables, the entry.
 _FILL = {"vmcs": 1, "guest_word": LEVELS + 1}
 
@@ -69,6 +69,14 @@ class End(Enum):
     BUDGET = 1
     FINISHED = 2
     TEXT = 3
+
+
+def _merged(*bitmaps: dict[str, int]) -> dict[str, int]:
+    fields: dict[str, int] = {}
+    for bitmap in bitmaps:
+        for name, bits in bitmap.items():
+            fields[name] = fields.get(name, 0) | bits
+    return fields
 
 
 class VmxGuest:
@@ -155,7 +163,10 @@ class VmxGuest:
         self.emulated = 0
         self.launched = False
         self.waits = False
+        #: Instructions the hart had retired when the guest was last seen.
+        self._left_at = self.vcpu.record.instret
         self._counters = EventCounters()
+        self._retired = InstructionCounter(self.vcpu.record.instret)
         self._changed = True
         # Cycles at which a device does something, and at which the preemption timer exits.
         self._event: int | None = None
@@ -197,6 +208,7 @@ class VmxGuest:
     def load(self) -> None:
         """Make the VMCS current, and let the machine watch the guest's ``tohost``."""
         self.vmcs.load()
+        self._retired.skip(self._machine.park.instret - self._left_at)
         tohost = self.vm.tohost
         self._machine.stop_at_tohost(None if tohost is None else self.ept.hpa_of(tohost))
 
@@ -210,7 +222,7 @@ class VmxGuest:
         return {
             **reset_state(),
             "execution_controls": control_word("execution_controls", *controls),
-            **self._counters.bitmaps,
+            **_merged(self._counters.bitmaps, self._retired.bitmaps),
             "eptp": self.ept.eptp,
             "vpid": self._vpid,
             "host_pc": self._host_pc,
@@ -241,6 +253,7 @@ class VmxGuest:
         """
         record = self.vcpu.record
         self.now = record.cycle
+        self._left_at = record.instret
         self.pc = record.pc
         self.waits = False
         self.rd = self.value = 0
@@ -265,6 +278,13 @@ class VmxGuest:
                 self.charge += self._csr_price
                 self.rd, self.value = access.rd, self._counters.access(access)
                 self._retire()
+            case CsrAccess(number) as access if number in self._retired:
+                self.charge += self._csr_price
+                value, fields = self._retired.access(access, self.vcpu.record.instret)
+                self.rd, self.value = access.rd, value
+                self.vmcs.update(**fields)
+                self.pc = self.pc + self.vcpu.record.length & _ALL
+                self.emulated += 1
             case VmxInstruction() | Hypercall():
                 # The virtual hart has no such extension.
                 self.inject(Exception_.ILLEGAL_INSTRUCTION, self.vcpu.record.instruction)
@@ -364,8 +384,9 @@ class VmxGuest:
         """The instruction that exited has been carried out, and the guest counts it."""
         self.emulated += 1
         self.pc = self.pc + self.vcpu.record.length & _ALL
-        if not self._read(_N["guest_mcountinhibit"]) & _IR:
-            self._write(_N["guest_minstret"], self._read(_N["guest_minstret"]) + 1 & _ALL)
+        count = self._retired.count(self.vcpu.record.instret)
+        if count is not None:
+            self._write(_N["guest_minstret"], count)
 
     # -- between an exit and the next entry --------------------------------------------------------
 

@@ -108,6 +108,28 @@ def test_two_guests_share_the_hart_and_nothing_else():
     assert host.machine.charged > exits + changes
 
 
+def test_each_guest_counts_its_own_instructions():
+    def counted(code):
+        code.load_address(6, UART)
+        code.load_address(9, 600)
+        code.label("again")
+        code.add("lbu", rd=7, rs1=6, imm=5)
+        code.add("addi", rd=9, rs1=9, imm=-1)
+        code.add("bne", rs1=9, rs2=0, to="again")
+        code.add("csrrs", rd=10, rs1=0, csr=CSR["minstret"])
+        code.add("sd", rs1=8, rs2=10)
+        finish(code, 0)
+
+    seen = set()
+    for count in (1, 2):
+        host = Host(count)
+        for _ in range(count):
+            host.add(program(counted))
+        assert [share.outcome.exit_code for share in host.run(slice_cycles=900)] == [0] * count
+        seen |= {read(host, index) for index in range(count)}
+    assert len(seen) == 1
+
+
 def test_whole_guests_come_to_what_they_come_to_alone():
     _, signature, alone = run_hello("vmx-ept")
     size = 8 << 20
