@@ -265,8 +265,12 @@ class VmxGuest:
         else:
             handler(exit_)
         self.now += self.charge
-        if self.end is None and (self._changed or self._deadline is not None):
+        if self.end is not None:
+            return
+        if self._changed or self._deadline is not None:
             self.attend()
+        elif self.now >= self.until:
+            self.end = End.BUDGET
 
     def _handle_rare(self, exit_: Exit) -> None:
         match exit_:
@@ -275,10 +279,12 @@ class VmxGuest:
             case FetchFault():
                 self.inject(Exception_.INSTRUCTION_ACCESS_FAULT, self.vcpu.record.gva)
             case CsrAccess(number) as access if number in self._counters:
+                self._changed = False
                 self.charge += self._csr_price
                 self.rd, self.value = access.rd, self._counters.access(access)
                 self._retire()
             case CsrAccess(number) as access if number in self._retired:
+                self._changed = False
                 self.charge += self._csr_price
                 value, fields = self._retired.access(access, self.vcpu.record.instret)
                 self.rd, self.value = access.rd, value

@@ -630,6 +630,26 @@ def test_random_bytes_end_with_the_budget_at_the_latest(seed):
     assert vm.machine.read_memory(guard, 0x10_0000) == before
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_budget_may_end_in_any_exit(ahead):
+    """Exits that change nothing the VMM attends to, as pages and event counters, among them."""
+
+    def build(code):
+        code.load_address(6, RAM + 0x2_0000)
+        code.load_address(12, 0x1000)
+        code.label("again")
+        code.add("sd", rs1=6, rs2=10)
+        code.add("csrrs", rd=11, rs1=0, csr=CSR["mhpmcounter3"])
+        code.add("csrrwi", rd=11, rs1=1, csr=CSR["mcountinhibit"])
+        code.add("add", rd=6, rs1=6, rs2=12)
+        code.add("jal", to="again")
+
+    for budget in range(900, 1500, 29):
+        _, result = run_program(build, cycles=budget, largest=0, ahead=ahead)
+        assert not result.outcome.finished
+        assert budget <= result.cycles.total < budget + 500
+
+
 def test_a_trap_loop_ends_with_the_budget():
     def build(code):
         code.load_address(5, HANDLER)
