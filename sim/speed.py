@@ -12,6 +12,7 @@ from collections.abc import Callable
 from rtl.arch.csrs import CSRS
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.traps import Exception_, Privilege
+from rtl.soc.config import CONFIGURATIONS
 from sim.cli.session import open_machine, run_guest
 from sim.elf import Image
 from sim.errors import VmxlabError
@@ -35,6 +36,10 @@ def _compute(code: Assembler) -> None:
 
 def _read_csr(code: Assembler) -> None:
     code.add("csrrs", rd=_T0, rs1=0, csr=CSRS["mscratch"].number)
+
+
+def _read_event_counter(code: Assembler) -> None:
+    code.add("csrrs", rd=_T0, rs1=0, csr=CSRS["mhpmcounter3"].number)
 
 
 def _read_device(code: Assembler) -> None:
@@ -62,9 +67,9 @@ def run_seconds(machine: Machine, body, technique: str, cycles: int) -> tuple[fl
     return run.seconds, sum(row.count for row in run.result.exits.values())
 
 
-def exit_seconds(machine: Machine, body, cycles: int) -> float:
-    """Seconds per exit under trap-emulate: the hart's cycles, the VMM's Python and its charge."""
-    seconds, exits = run_seconds(machine, body, "trap-emulate", cycles)
+def exit_seconds(machine: Machine, body, technique: str, cycles: int) -> float:
+    """Seconds per exit under a technique: the hart's cycles, the VMM's Python and its charge."""
+    seconds, exits = run_seconds(machine, body, technique, cycles)
     return seconds / exits
 
 
@@ -99,8 +104,14 @@ def main(arguments: list[str] | None = None) -> int:
             ("park and resume alone", f"{transition * 1e6:.1f} us"),
         ]
         for name, body in (("CSR", _read_csr), ("MMIO", _read_device)):
-            whole = exit_seconds(machine, body, cycles // 5)
+            whole = exit_seconds(machine, body, "trap-emulate", cycles // 5)
             rows.append((f"{name} exit under trap-emulate", f"{whole * 1e6:.1f} us"))
+        machine = open_machine(_RAM_SIZE, CONFIGURATIONS["vmx"])
+        seconds, _ = run_seconds(machine, _compute, "native", cycles)
+        rows.append(("simulated clock with the extension", f"{cycles / seconds / 1e6:.2f} MHz"))
+        for name, body in (("CSR", _read_event_counter), ("MMIO", _read_device)):
+            whole = exit_seconds(machine, body, "vmx-ept", cycles // 5)
+            rows.append((f"{name} exit under vmx-ept", f"{whole * 1e6:.1f} us"))
     except (VmxlabError, MachineError, OSError) as error:
         print(f"vmxlab: {error}", file=sys.stderr)
         return 1
