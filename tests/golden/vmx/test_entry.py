@@ -20,7 +20,7 @@ from rtl.arch.vmx.instructions import VmInstructionError
 from sim.golden.events import EXIT_DUE
 from sw_vmm.assembler import encode
 from tests.golden.vmx.valid_vmcs import mutations, valid_fields
-from tests.golden.vmx.world import GUEST, HOST, HOST_CODE, VMCS, World, controls, vmx_word
+from tests.golden.vmx.world import GUEST, HOST, HOST_CODE, RAM, VMCS, World, controls, vmx_word
 
 USER, SUPERVISOR, MACHINE = Privilege.USER, Privilege.SUPERVISOR, Privilege.MACHINE
 MUTATIONS = list(mutations())
@@ -207,6 +207,30 @@ def test_the_reservation_is_cleared(way):
         assert hart.memory.reserved is not None
         world.vmx("vmlaunch")
     assert hart.memory.reserved is None
+
+
+@pytest.mark.parametrize("way", ["none", "entry", "exit", "failed entry"])
+def test_no_reservation_reaches_the_other_world(way):
+    """Nothing stops in between; with no switch the store-conditional succeeds."""
+    world, shared = World(), RAM + 0x7000
+    world.map(shared, shared)
+    reserve = encode("lr.d", rd=6, rs1=10)
+    store = [encode("sc.d", rd=5, rs1=10), encode("jal", imm=0)]
+    launch, call = vmx_word("vmlaunch", 7), vmx_word("vmcall")
+    root, guest, host = {
+        "none": ([reserve, *store], [], []),
+        "entry": ([reserve, launch], store, []),
+        "exit": ([launch], [reserve, call], store),
+        "failed entry": ([reserve, launch], [], store),
+    }[way]
+    if way == "failed entry":
+        world.write(guest_privilege=2)
+    world.guest_code(*guest)
+    world.code(HOST, *host)
+    world.hart.x[5], world.hart.x[10] = 7, shared
+    world.root_code(*root)
+    world.free_run(len(root) + len(guest) + len(host))
+    assert world.hart.x[5] == (way != "none")
 
 
 # Injection.

@@ -199,6 +199,21 @@ class World:
         hart.step()
         return hart.trapped
 
+    def root_code(self, *words):
+        """Root goes on with these instructions."""
+        self.code(HOST_CODE, *words)
+        self._host_word = 0
+        self.hart.memory.fence_i()
+        self.hart.pc = HOST_CODE
+
+    def free_run(self, count):
+        """So many instructions without a stop; on the machine, where they end in a loop, more."""
+        if self.on_machine:
+            self.hart.free_run()
+            return
+        for _ in range(count):
+            self.hart.step()
+
     def vmx(self, name, first=0, second=0):
         """What rd gets of a VMX instruction in root M-mode, None when it is not written."""
         if self.on_machine and self.hart.vmx.parked:

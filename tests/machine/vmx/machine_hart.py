@@ -138,6 +138,14 @@ class MachineHart:
         ):
             self.touched(model.memory.physical & ~7, 16)
 
+    def free_run(self) -> None:
+        """Go on without single steps, until the host stops it."""
+        control = self._machine.host_port.control
+        control.write(step=0)
+        self._machine.resume(self._model.pc)
+        self._run()
+        control.write(step=1)
+
     def host_vmx(self, name: str, first: int, second: int) -> int | None:
         """A VMX instruction by the host port, where the hart has parked by an exit."""
         machine, model = self._machine, self._model
