@@ -1,15 +1,15 @@
-"""The Verilated machine, one for all tests of this folder."""
+"""The Verilated machine, with and without the extension, one each for all tests of this folder."""
 
 import pytest
 
-from rtl.soc.config import SocConfig
+from rtl.soc.config import CONFIGURATIONS
 from sim.library import LibraryMachine
 from tests.machine.board import RAM_SIZE, Board
 
 
-@pytest.fixture(scope="session")
-def library_machine():
-    return LibraryMachine(SocConfig(), ram_size=RAM_SIZE)
+@pytest.fixture(scope="session", params=["full", "vmx"])
+def library_machine(request):
+    return LibraryMachine(CONFIGURATIONS[request.param], ram_size=RAM_SIZE)
 
 
 @pytest.fixture
