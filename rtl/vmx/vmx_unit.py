@@ -286,10 +286,7 @@ class VmxUnit(wiring.Component):
     def _take(self, m):
         taken = self.request.payload
         m.d.comb += self.request.ready.eq(
-            (self.world == World.ROOT)
-            & self._saved.idle
-            & self._vmcs.idle
-            & ~self._invalidating
+            (self.world == World.ROOT) & self._saved.idle & self._vmcs.idle & ~self._invalidating
         )
         m.d.sync += [
             self._outcome.eq(VmxOutcome.NEXT),
