@@ -197,11 +197,12 @@ class NestedCache(wiring.Component):
         m = Module()
         count, wanted = self._entry_count, self.i_invalidate.p
         valid = Signal(count)
-        asked, dropped = Signal(count), Signal(count)
-        victim = _replacement(m, valid, asked, self.fill & ~self.i_invalidate.valid, dropped)
+        asked, dropped, fills = Signal(count), Signal(count), Signal()
+        victim = _replacement(m, valid, asked, fills, dropped)
         found = Signal(NestedTranslation)
         m.d.comb += [
             self.i_invalidate.ready.eq(1),
+            fills.eq(self.fill & ~self.i_invalidate.valid),
             self.o.eq(found),
             self.o.frame.eq(found.frame | below(self.gpa_frame, found.level)),
         ]
@@ -225,7 +226,7 @@ class NestedCache(wiring.Component):
                 ),
                 dropped[i].eq(named | (self.drop & asked[i])),
             ]
-            with m.If(self.fill & victim[i]):
+            with m.If(fills & victim[i]):
                 m.d.sync += [
                     world.eq(self.world),
                     ept_tag.eq(self.ept_tag),

@@ -10,6 +10,7 @@ from tests.proofs import (
     register_decoder,
     register_file,
     translation,
+    walk_caches,
 )
 
 __all__ = ["PROOFS"]
@@ -24,4 +25,5 @@ PROOFS = (
     *divider.PROOFS,
     *permissions.PROOFS,
     *translation.PROOFS,
+    *walk_caches.PROOFS,
 )

@@ -3,6 +3,8 @@
 Privileged Architecture, "Virtual Address Translation Process".
 """
 
+from types import SimpleNamespace
+
 from amaranth import *
 
 from rtl.arch.paging import LEVELS, PTE, VPN_BITS, Access
@@ -21,7 +23,7 @@ def page_faults(rights, access: Value, context) -> tuple[list[Value], list[Value
     With none of them it allows the access.
     """
     read, write, fetch = (access == kind for kind in (Access.READ, Access.WRITE, Access.FETCH))
-    user = context.privilege.as_value() == Privilege.USER
+    user = Value.cast(context.privilege) == Privilege.USER
     return [
         # rights.mxr is R or X, as far as MXR reaches.
         read & ~rights.r & ~(rights.mxr & context.mxr),
@@ -44,6 +46,19 @@ def _leaf(p, unit_class):
     p.always(
         unit.allowed == ~Cat(denied, unmarked).any(), "allowed exactly when nothing faults (Svade)"
     )
+
+
+def _second_stage(p, unit_class):
+    """Said of the G-stage: every access is one of U-mode, and what MXR does is done before."""
+    unit = unit_class()
+    p.unit("permission", unit)
+    access, bits = unit.access.as_value(), unit.pte.as_value()
+    p.assume(access <= max(Access))
+    rights = SimpleNamespace(mxr=C(0), **{name: bits[PTE[name].lsb] for name in "rwxuad"})
+    guest = SimpleNamespace(privilege=Const(Privilege.USER, 2), paged=C(1), mxr=C(0), sum=C(0))
+    denied, unmarked = page_faults(rights, access, guest)
+    p.always(unit.granted == ~Cat(denied).any(), "granted exactly when nothing but A or D faults")
+    p.always(unit.allowed == ~Cat(denied, unmarked).any(), "allowed exactly when nothing faults")
 
 
 def _entry(p, unit_class):
@@ -84,6 +99,26 @@ PROOFS = (
             Fault("writes without D", "rights.a & rights.d & rights.w", "rights.a & rights.w"),
             Fault("A is ignored for fetches", "eq(rights.a & rights.x)", "eq(rights.x)"),
             Fault("A counts as denied", "marked.a.eq(1)", "marked.a.eq(self.rights.a)"),
+        ),
+        depth=1,
+        fault_depth=1,
+    ),
+    Proof(
+        "permission of the second stage",
+        f"{_UNIT}:EptPermission",
+        _second_stage,
+        (
+            Fault("guests read what is only executable", "& pte.r)", "& (pte.r | pte.x))"),
+            Fault(
+                "leaves without U",
+                "                pte.u\n                & (",
+                "                (",
+            ),
+            Fault("writes without D", "(~write | pte.d)", "C(1)"),
+            Fault(
+                "A counts as denied", "                pte.u\n", "                pte.u & pte.a\n"
+            ),
+            Fault("A is ignored", "self.granted & pte.a &", "self.granted &"),
         ),
         depth=1,
         fault_depth=1,

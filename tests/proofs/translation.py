@@ -12,18 +12,18 @@ from rtl.mmu.ports import AddressSpace, TlbEntry, TlbTag
 from tests.proofs.permissions import page_faults
 from tests.proofs.properties import Fault, Proof
 
-__all__ = ["PROOFS"]
+__all__ = ["PROOFS", "answers", "low_bits", "named", "within"]
 
 _ENTRIES = 3
 
 
-def _within(page: Value, other: Value, level: Value) -> Value:
+def within(page: Value, other: Value, level: Value) -> Value:
     """Two page numbers are the same when what lies within a page of that size is shifted out."""
     differences = Cat(page ^ other[: len(page)], C(0, max(0, len(page) - len(other))))
     return (differences >> (level * VPN_BITS)) == 0
 
 
-def _answers(tag, query) -> Value:
+def answers(tag, query) -> Value:
     """Every tag of the translation is that of the query; ASIDs only where they count."""
     context = query.context
     page = query.gva[PAGE_BITS : PAGE_BITS + len(tag.page)]
@@ -35,10 +35,10 @@ def _answers(tag, query) -> Value:
         | ((space.asid ^ context.asid).any() & ~tag.global_)
         | (space.paged ^ context.paged)
     )
-    return ~different & _within(tag.page, page, tag.level)
+    return ~different & within(tag.page, page, tag.level)
 
 
-def _named(tag, wanted) -> Value:
+def named(tag, wanted) -> Value:
     """SFENCE.VMA, INVVPID and INVEPT: what they do not spare."""
     space = tag.space
     spared = (
@@ -47,7 +47,7 @@ def _named(tag, wanted) -> Value:
         | (wanted.match_asid & (space.asid != wanted.asid))
         | ((wanted.match_asid | wanted.keep_global) & tag.global_)
         | (wanted.match_ept & (space.ept_tag != wanted.ept_tag))
-        | (wanted.match_page & ~_within(tag.page[: len(wanted.page)], wanted.page, tag.guest_level))
+        | (wanted.match_page & ~within(tag.page[: len(wanted.page)], wanted.page, tag.guest_level))
     )
     return ~spared
 
@@ -66,7 +66,7 @@ def _share(tag, other) -> Value:
         & (space.ept_tag == others.ept_tag)
         & (space.paged == others.paged)
         & (tag.global_ | other.global_ | (space.asid == others.asid))
-        & _within(tag.page, other.page, level)
+        & within(tag.page, other.page, level)
     )
 
 
@@ -104,7 +104,7 @@ def _same(inside, number, tag, place, newest) -> Value:
     )
 
 
-def _low_bits(level: Value) -> Value:
+def low_bits(level: Value) -> Value:
     """The bits of a frame that lie within a page of that size."""
     return Mux(level == 0, 0, Mux(level == 1, (1 << VPN_BITS) - 1, (1 << 2 * VPN_BITS) - 1))
 
@@ -118,41 +118,41 @@ def _tlb(p, unit_class):
     p.assume(tlb.refilling | ~tlb.refill.valid)
     p.assume(tlb.query.access.as_value() <= max(Access))
     p.assume((new.tag.level <= new.tag.guest_level) & (new.tag.guest_level < LEVELS))
-    p.assume((new.frame & _low_bits(new.tag.level)) == 0)
+    p.assume((new.frame & low_bits(new.tag.level)) == 0)
 
     # What holds for any one query holds for all.
     query = TranslationQuery(p.any_constant(TranslationQuery, "query").as_value())
     known, newest = Signal(), Signal(TlbEntry)
-    with m.If(tlb.i_invalidate.valid & _named(newest.tag, tlb.i_invalidate.payload)):
+    with m.If(tlb.i_invalidate.valid & named(newest.tag, tlb.i_invalidate.payload)):
         m.d.sync += known.eq(0)
-    with m.If(refilled & _answers(new.tag, query)):
+    with m.If(refilled & answers(new.tag, query)):
         m.d.sync += [known.eq(1), newest.eq(new)]
     # What is asked in one cycle is answered in the next.
     asks, asked = tlb.query.as_value() == query.as_value(), Signal()
     m.d.comb += asked.eq(p.before(asks))
     permitted = _permits(newest, query)
     page = query.gva[PAGE_BITS:]
-    low = _low_bits(newest.tag.level)
+    low = low_bits(newest.tag.level)
     frame = newest.frame | (page[: 2 * VPN_BITS] & low)
     p.always(
-        ~(asked & tlb.hit) | p.before(known & _answers(newest.tag, query)),
+        ~(asked & tlb.hit) | p.before(known & answers(newest.tag, query)),
         "a hit was refilled for this query, and not invalidated since",
     )
     p.always(~(asked & tlb.hit) | p.before(permitted), "a hit permits the access")
     p.always(~(asked & tlb.hit) | (tlb.frame == p.before(frame)), "a hit gives the newest frame")
     p.always(tlb.i_invalidate.ready, "an invalidation never waits")
-    answers = ~tlb.refilling & ~tlb.i_invalidate.valid
-    p.always(p.before(answers) | ~tlb.hit, "while it changes it does not answer")
-    fresh = p.before(refilled & _answers(new.tag, query))
+    responds = ~tlb.refilling & ~tlb.i_invalidate.valid
+    p.always(p.before(responds) | ~tlb.hit, "while it changes it does not answer")
+    fresh = p.before(refilled & answers(new.tag, query))
     p.always(
-        ~(asked & p.before(fresh & permitted & answers)) | tlb.hit, "what was refilled is there"
+        ~(asked & p.before(fresh & permitted & responds)) | tlb.hit, "what was refilled is there"
     )
 
     valid = inside["valid"]
     entries = [_held(inside, number) for number in range(_ENTRIES)]
-    holds = [valid[number] & _answers(tag, query) for number, tag in enumerate(entries)]
+    holds = [valid[number] & answers(tag, query) for number, tag in enumerate(entries)]
     p.always(
-        ~asked | (tlb.hit == p.before(Cat(holds).any() & permitted & answers)),
+        ~asked | (tlb.hit == p.before(Cat(holds).any() & permitted & responds)),
         "it hits exactly when an entry is for this query and permits it",
     )
     p.always(sum(holds) <= 1, "no two entries answer one query")
@@ -165,7 +165,7 @@ def _tlb(p, unit_class):
             some, more = (vector[number] for vector in inside[vectors])
             p.invariant(~valid[number] | some | ~more, "sizes of pages")
         p.invariant(~valid[number] | (tag.level <= tag.guest_level), "pieces of guests' pages")
-    p.invariant(~known | _answers(newest.tag, query), "the newest is for the query")
+    p.invariant(~known | answers(newest.tag, query), "the newest is for the query")
     p.invariant(~(fresh & known) | Cat(holds).any(), "what was refilled is held")
     p.invariant(~inside["used"].all(), "there is always one to replace")
     for first, second in itertools.combinations(range(_ENTRIES), 2):
@@ -180,7 +180,7 @@ def _invalidation(p, unit_class):
     p.unit("match", unit)
     p.assume((unit.tag.level <= unit.tag.guest_level) & (unit.tag.guest_level < LEVELS))
     p.always(
-        unit.match == _named(unit.tag, unit.invalidation), "named exactly when nothing spares it"
+        unit.match == named(unit.tag, unit.invalidation), "named exactly when nothing spares it"
     )
 
 
@@ -189,8 +189,8 @@ def _union(p, unit_class):
     p.unit("union", unit)
     tag = TlbTag(p.any_constant(TlbTag, "tag").as_value())
     p.assume(tag.guest_level < LEVELS)
-    either = _named(tag, unit.first) | _named(tag, unit.second)
-    p.always(~either | _named(tag, unit.union), "both together name what either does")
+    either = named(tag, unit.first) | named(tag, unit.second)
+    p.always(~either | named(tag, unit.union), "both together name what either does")
 
 
 _TAGS, _RIGHTS = "rtl.mmu.tags", "rtl.mmu.permissions"
