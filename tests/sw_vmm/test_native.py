@@ -195,6 +195,6 @@ def test_work_behind_the_budget_is_not_done():
 
 
 def test_techniques_are_known_by_name():
-    assert list(TECHNIQUES) == ["native", "interpret", "trap-emulate"]
+    assert list(TECHNIQUES) == ["native", "interpret", "trap-emulate", "vmx-ept"]
     with pytest.raises(UnknownTechnique, match="there are native, interpret, trap-emulate"):
         make_technique("magic", None, None)

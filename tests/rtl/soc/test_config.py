@@ -59,7 +59,7 @@ def test_unknown_members_are_refused():
 
 
 def test_named_configurations_know_their_names():
-    assert list(CONFIGURATIONS) == ["full", "small"]
+    assert list(CONFIGURATIONS) == ["full", "small", "vmx"]
     for name, config in CONFIGURATIONS.items():
         assert config.name == name
         assert MachineConfig(**config.as_dict(), ram_size=1 << 20).name == name
