@@ -250,13 +250,14 @@ class FetchUnit(wiring.Component):
                             m.d.sync += state.eq(_State.STOPPED)
                     with m.Else():
                         m.d.sync += state.eq(_State.CACHE)
-            with m.Case(_State.WALK_WAIT):
+            with m.Case(_State.WALK_WAIT, _State.BUS_WAIT):
+                walks = state == _State.WALK_WAIT
                 with m.If(redirected):
                     m.d.sync += state.eq(_State.RUN)
                 with m.Elif(self.hold):
                     m.d.sync += [state.eq(_State.RUN), place.eq(current)]
                 with m.Elif(self.alone):
-                    m.d.sync += state.eq(_State.WALK)
+                    m.d.sync += state.eq(Mux(walks, _State.WALK, _State.BUS_REQUEST))
             with m.Case(_State.WALK):
                 with m.If(self.translation.walk.ready):
                     m.d.sync += state.eq(_State.WALKED)
@@ -280,13 +281,6 @@ class FetchUnit(wiring.Component):
                     with m.If(self.result.error):
                         m.d.comb += packet.fault.eq(Fault.ACCESS)
                         m.d.sync += state.eq(_State.STOPPED)
-            with m.Case(_State.BUS_WAIT):
-                with m.If(redirected):
-                    m.d.sync += state.eq(_State.RUN)
-                with m.Elif(self.hold):
-                    m.d.sync += [state.eq(_State.RUN), place.eq(current)]
-                with m.Elif(self.alone):
-                    m.d.sync += state.eq(_State.BUS_REQUEST)
             with m.Case(_State.BUS_REQUEST):
                 with m.If(self.peripheral.request.ready):
                     m.d.sync += state.eq(_State.BUS_RESPONSE)
