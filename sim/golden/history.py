@@ -12,9 +12,10 @@ from rtl.arch.paging import PAGE_BITS, PTE, VPN_BITS
 
 __all__ = ["History", "Space"]
 
-#: Values kept per word of memory, and words kept.
+#: Different values kept per word of memory, and words kept.
 _DEPTH = 64
 _WORDS = 1 << 18
+_NOTHING: dict[int, int] = {}
 _LEAF, _GLOBAL = PTE.mask("r", "x"), PTE["g"].mask
 
 
@@ -68,7 +69,8 @@ class History:
 
     def __init__(self):
         self.now = 0
-        self._words: dict[int, list[tuple[int, int]]] = {}
+        # By word its values, each with the last time it was replaced, the latest one last.
+        self._words: dict[int, dict[int, int]] = {}
         self._fence_i = 0
         self._spaces: dict[Space | None, _Fences] = {None: _Fences(0)}
         self.space: Space | None = None
@@ -95,11 +97,12 @@ class History:
             if len(self._words) >= _WORDS:
                 for stale in list(self._words)[: _WORDS // 2]:
                     del self._words[stale]
-            self._words[address] = [(self.now, old)]
+            self._words[address] = {old: self.now}
         else:
-            values.append((self.now, old))
+            values.pop(old, None)
+            values[old] = self.now
             if len(values) > _DEPTH:
-                del values[0]
+                del values[next(iter(values))]
 
     def leave_root(self, root: int, asid: int) -> None:
         """satp no longer names ``root`` for ``asid``."""
@@ -171,14 +174,13 @@ class History:
 
     def code(self, address: int) -> Iterator[int]:
         """Earlier values of the word at ``address`` that may still be fetched."""
-        for time, value in self._words.get(address, ()):
+        for value, time in self._words.get(address, _NOTHING).items():
             if time > self._fence_i:
                 yield value
 
     def changed(self, address: int) -> int:
         """When the word at ``address`` took the value it has."""
-        values = self._words.get(address)
-        return values[-1][0] if values else 0
+        return max(self._words.get(address, _NOTHING).values(), default=0)
 
     def entries(
         self, address: int, level: int, gva: int, asid: int, below_global: bool
@@ -187,7 +189,7 @@ class History:
 
         ``below_global``: a pointer on the way there has G set.
         """
-        for time, value in self._words.get(address, ()):
+        for value, time in self._words.get(address, _NOTHING).items():
             global_ = below_global or bool(value & _GLOBAL)
             if time > self._fenced(value, level, gva, asid, global_):
                 yield value
@@ -200,13 +202,13 @@ class History:
             for time, page in self._ept_fences.get(ept, ()):
                 if page == gpa >> PAGE_BITS:
                     fenced = max(fenced, time)
-            for time, value in values:
+            for value, time in values.items():
                 if time > fenced:
                     yield value
 
     def pointers(self, address: int, fenced: int) -> Iterator[int]:
         """Earlier values of a table entry, but those replaced up to the time ``fenced``."""
-        for time, value in self._words.get(address, ()):
+        for value, time in self._words.get(address, _NOTHING).items():
             if time > fenced:
                 yield value
 

@@ -145,6 +145,14 @@ def nop(register):
     return encode("addi", rd=register, imm=1)
 
 
+def test_what_a_word_held_is_not_forgotten_for_the_same_value_again():
+    """A loop that overwrites its own code (random program 7058)."""
+    tables = Tables()
+    for _ in range(1000):
+        tables.map(NEW)
+    assert tables.read(OLD) == OLD
+
+
 @pytest.mark.parametrize("fenced", [False, True])
 def test_old_code_holds_until_the_fence(fenced):
     hart = Hart(SIZE, Nothing())
