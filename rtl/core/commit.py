@@ -189,7 +189,9 @@ class CommitStage(wiring.Component):
         self._fresh = fresh = Signal(Executed)
         self._aside = aside = Signal(Executed)
         fresh_valid, held = Signal(), self.held
-        valid, first = Signal(), Signal()
+        # The complement of held, for what comes last: the other one has much to choose.
+        self._first = first = Signal(init=1)
+        valid = Signal()
         self._inst = inst = Signal(Executed)
         #: It retires; it does not, a trap is decided; what is asked for besides.
         self._done, self._take, self._flush = done, take, flush = Signal(), Signal(), Signal()
@@ -200,7 +202,6 @@ class CommitStage(wiring.Component):
         # A late operand is caught from write-back in the first cycle.
         rs2, fresh_rs2 = Signal(64), Signal(64)
         m.d.comb += [
-            first.eq(~held),
             valid.eq(held | fresh_valid),
             inst.eq(Mux(held, aside.as_value(), fresh.as_value())),
             fresh_rs2.eq(Mux(fresh.rs2_late, self.write_back_value, fresh.rs2)),
@@ -299,7 +300,7 @@ class CommitStage(wiring.Component):
 
         self._memory(m, inst, rs2, fresh, fresh_valid)
         self._fence(m, aside)
-        self._csr(m, fresh, going, csr_writes)
+        self._csr(m, fresh, starts, csr_writes)
         self._trap(m)
 
         # Where control goes on.
@@ -333,7 +334,7 @@ class CommitStage(wiring.Component):
             self.taken.eq(inst.taken),
             self.mispredicted.eq(inst.mispredicted),
         ]
-        m.d.sync += held.eq(valid & ~leaves)
+        m.d.sync += [held.eq(valid & ~leaves), first.eq(~(valid & ~leaves))]
         with m.If(first):
             m.d.sync += [
                 aside.eq(fresh),
@@ -453,19 +454,20 @@ class CommitStage(wiring.Component):
             self.memory.alignment.eq(inst.alignment),
             self.memory.data.eq(rs2),
             # What else may stop an instruction does not stop these.
-            self.memory_start.eq(comes & ~self.held & ~self.stop & ~self.interrupt),
+            self.memory_start.eq(comes & self._first & ~self.stop & ~self.interrupt),
             self.memory_indexed.eq(fresh.indexed),
             self.waiting.valid.eq(comes & self.held),
             self.waiting.address.eq(fresh.result),
             self.waiting.reads.eq(reads_only(fresh.operation)),
         ]
 
-    def _csr(self, m, inst, going, writes):
+    def _csr(self, m, inst, starts, writes):
         immediate = inst.funct3[2]
         source = inst.bits[15:20]
         m.d.sync += writes.eq(self.csr_request.writes)
         m.d.comb += [
-            self.csr_request.valid.eq(going & (inst.unit == Unit.CSR)),
+            # It is read in vain if an interrupt or a stop comes first.
+            self.csr_request.valid.eq(starts & (inst.unit == Unit.CSR)),
             self.csr_request.number.eq(inst.bits[20:32]),
             self.csr_request.operation.eq(inst.funct3[:2]),
             self.csr_request.operand.eq(Mux(immediate, source, inst.rs1)),

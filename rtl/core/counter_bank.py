@@ -82,6 +82,8 @@ class CounterBank(wiring.Component):
                 m.d.comb += at.eq(n)
         with m.If(self.access):
             m.d.comb += at.eq(self.row)
+        # Events of the cycle before: what happens is known late.
+        counted = Signal(1 << _ROW_BITS)
         amount = Signal(32)
         carries, adds, counts = Signal(), Signal(), Signal()
         base, total, stored = Signal(64), Signal(64), Signal(64)
@@ -94,7 +96,7 @@ class CounterBank(wiring.Component):
             adds.eq(owed.bit_select(at, 1)),
             # A read leaves it to a later cycle to put down what it has added, and what counts meanwhile.
             looks.eq(adds & self.access & ~self.write),
-            counts.eq(adds & ~self.access & self.count.bit_select(at, 1)),
+            counts.eq((adds | self.access) & counted.bit_select(at, 1)),
             total.eq(base + (Mux(adds, amount, 0) + (carries << _LOW_BITS)) + counts),
             self.value.eq(total),
             write.addr.eq(at),
@@ -113,9 +115,10 @@ class CounterBank(wiring.Component):
                 m.d.sync += carry[n].eq(0)
             with m.If(self.add & self.addends[n]):
                 m.d.sync += owed[n].eq(1)
-            with m.If(here & (adds | writes)):
+            m.d.sync += counted[n].eq(self.count[n] & ~(here & writes))
+            with m.If(here & (adds | self.access)):
                 m.d.sync += [low[n].eq(stored[:_LOW_BITS]), owed[n].eq(0)]
-            with m.Elif(self.count[n]):
+            with m.Elif(counted[n]):
                 m.d.sync += low[n].eq(low[n] + 1)
                 with m.If(low[n].all()):
                     m.d.sync += carry[n].eq(1)

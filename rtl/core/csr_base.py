@@ -277,35 +277,31 @@ class CsrFileBase(wiring.Component):
         """(the CSR is read at the end of this cycle, its number)"""
         return self.request.valid, self.request.number
 
-    def _start(self, m, number, start):
-        """Correct what csrrs and csrrc start from where it is not what the CSR reads."""
-        # The line of the interrupt controller is not part of what csrrs and csrrc write back.
-        seip = Interrupt.SUPERVISOR_EXTERNAL
-        with m.If(number == CSRS["mip"].number):
-            m.d.comb += start[seip].eq(self._seip)
+    def _kept(self):
+        """What csrrs and csrrc write back of mip besides what they set and clear: by bit what
+        stands for it, and the CSRs this is about.
+        """
+        # The line of the interrupt controller is no part of it.
+        return {Interrupt.SUPERVISOR_EXTERNAL: self._seip}, ("mip",)
 
     def _access(self, m):
         request = self.request
         reads, number = self._reads(m)
-        value, start = Signal(64), Signal(64)
-        exists = Signal()
+        value, exists = Signal(64), Signal()
         supervisor = self.privilege == Privilege.SUPERVISOR
         machine = (self.privilege == Privilege.MACHINE) | request.host
 
         views = self._views()
         counters = [*self._counter_names, *(f"m{name}" for name in self._counter_names)]
-        shared = (self._row_names, self._read.data), (counters, self._counters.value)
-        named = {*views, *(name for names, _ in shared for name in names)}
-        zeros = [csr.number for name, csr in self._csrs.items() if name not in named]
+        named = {*views, *self._row_names}
+        others = [csr.number for name, csr in self._csrs.items() if name not in named]
+        of_rows = ((self._row_names, self._read.data),)
         with m.Switch(number):
-            for names, view in (*(((name,), view) for name, view in views.items()), *shared):
+            for names, view in (*(((name,), view) for name, view in views.items()), *of_rows):
                 with m.Case(*(self._csrs[name].number for name in names)):
                     m.d.comb += [value.eq(view), exists.eq(1)]
-            with m.Case(*zeros):
+            with m.Case(*others):
                 m.d.comb += exists.eq(1)
-
-        m.d.comb += start.eq(value)
-        self._start(m, number, start)
 
         refused = Signal()
         level = number[8:10]
@@ -320,20 +316,29 @@ class CsrFileBase(wiring.Component):
                 | ((number == CSRS["satp"].number) & self._status["tvm"])
                 | ((number == timer) & ~(stce & self._plain["mcounteren"][1]))
             )
-        result, base = Signal(64), Signal(64)
+        # Counters come out of their adder too late to be chosen from in the same cycle.
+        result, total, counts = Signal(64), Signal(64), Signal()
+        kept, keeping = self._kept()
+        held, keeps = Signal(len(kept)), Signal()
         operation, operand, written = Signal(CsrOperation), Signal(64), Signal(12)
         bad = Signal()
         with m.If(reads):
             m.d.sync += [
                 result.eq(value),
-                base.eq(start),
+                total.eq(self._counters.value),
+                counts.eq(number.matches(*(self._csrs[name].number for name in counters))),
+                held.eq(Cat(kept.values())),
+                keeps.eq(number.matches(*(self._csrs[name].number for name in keeping))),
                 bad.eq(~exists | refused | (request.writes & (number[10:] == 3))),
                 operation.eq(request.operation),
                 operand.eq(request.operand),
                 written.eq(number),
                 self._chosen.eq(Cat(number == self._csrs[name].number for name in self._written)),
             ]
-        new = self._new
+        new, base = self._new, Signal(64)
+        m.d.comb += [self.value.eq(Mux(counts, total, result)), base.eq(self.value)]
+        with m.If(keeps):
+            m.d.comb += [base[bit].eq(held[n]) for n, bit in enumerate(kept)]
         with m.Switch(operation):
             with m.Case(CsrOperation.SET):
                 m.d.comb += new.eq(base | operand)
@@ -341,7 +346,7 @@ class CsrFileBase(wiring.Component):
                 m.d.comb += new.eq(base & ~operand)
             with m.Default():
                 m.d.comb += new.eq(operand)
-        m.d.comb += [self.value.eq(result), self.illegal.eq(bad)]
+        m.d.comb += self.illegal.eq(bad)
         self._share(m, reads, number, written)
         with m.If(self.write & ~bad):
             self._writes(m, new)

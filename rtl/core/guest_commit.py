@@ -227,7 +227,7 @@ class GuestCommitStage(CommitStage):
                     self._left.exempt.eq(1),
                 ]
             with m.Elif(answer.waiting):
-                m.d.sync += [self._state.eq(CommitState.WAIT), self.held.eq(1)]
+                m.d.sync += [self._state.eq(CommitState.WAIT), self.held.eq(1), self._first.eq(0)]
 
     def _stand_before(self, m, pc):
         """Let what has stepped aside be a wfi that has retired, right before ``pc``."""
@@ -261,4 +261,4 @@ class GuestCommitStage(CommitStage):
         with m.Elif(goes_on):
             self._stand_before(m, self.resumes.pc)
         with m.If(begins | goes_on):
-            m.d.sync += [self._state.eq(CommitState.WAIT), self.held.eq(1)]
+            m.d.sync += [self._state.eq(CommitState.WAIT), self.held.eq(1), self._first.eq(0)]

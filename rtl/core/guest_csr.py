@@ -133,11 +133,9 @@ class GuestCsrFile(CsrFileBase):
             m.d.comb += number.eq(self._csr_of(m, self.field_number))
         return self.request.valid | self.field_read, number
 
-    def _start(self, m, number, start):
-        # Lines and timers are no part of what csrrs and csrrc write back; what cannot be written
-        # of sip is left out later.
-        with m.If(number.matches(CSRS["mip"].number, CSRS["sip"].number)):
-            m.d.comb += [start[bit].eq(signal) for bit, signal in self._own().items()]
+    def _kept(self):
+        # Nor are other lines and timers; what cannot be written of sip is left out later.
+        return self._own(), ("mip", "sip")
 
     # What writes change.
 

@@ -287,11 +287,12 @@ class Hart(wiring.Component):
         return m
 
     def _monitor(self, m, monitor, fetch, pipeline, load_store, mmu, parking, *caches):
+        """What the monitor sees is a cycle old: much of it is known late."""
         execute, commit = pipeline.execute, pipeline.commit
         for activity, unit, cache in zip(
             (monitor.fetch, monitor.data), (fetch, load_store), caches, strict=True
         ):
-            m.d.comb += [
+            m.d.sync += [
                 activity.miss.eq(cache.miss_stb),
                 activity.walk.eq(unit.walk_stb),
                 activity.walks.eq(unit.translation.walk.valid | unit.translation.walked.ready),
@@ -300,7 +301,7 @@ class Hart(wiring.Component):
                 activity.request.eq(unit.peripheral.request.valid),
                 activity.response.eq(unit.peripheral.response.valid),
             ]
-        m.d.comb += [
+        m.d.sync += [
             monitor.advance.eq(parking.advance),
             monitor.hold.eq(parking.hold),
             monitor.retired.eq(commit.retired),
@@ -378,13 +379,16 @@ class Hart(wiring.Component):
         connect(m, parking.clean, data_cache.i_clean)
         invalidate = mmu.i_invalidate
         # A cycle later: many comparators follow.
-        asked = Signal()
-        m.d.sync += asked.eq(commit.invalidate.valid | parking.invalidate.valid)
+        asked, self._of_host = Signal(), Signal()
+        m.d.sync += [
+            asked.eq(commit.invalidate.valid | parking.invalidate.valid),
+            self._of_host.eq(parking.invalidate.valid),
+        ]
         m.d.comb += [
             invalidate.valid.eq(asked),
             invalidate.payload.eq(commit.invalidate.payload),
         ]
-        with m.If(parking.hold):
+        with m.If(self._of_host):
             m.d.comb += invalidate.payload.eq(parking.invalidate.payload)
         m.d.comb += [
             parking.halt.eq(commit.halt),
@@ -434,7 +438,7 @@ class Hart(wiring.Component):
         invalidate, asked = mmu.i_invalidate, worlds.invalidate
         context, of_vmx = worlds.data_context, Signal()
         held = Signal.like(asked.payload)
-        with m.If(~parking.hold):
+        with m.If(~self._of_host):
             m.d.comb += [
                 invalidate.payload.world.eq(context.world),
                 invalidate.payload.vpid.eq(context.vpid),

@@ -195,16 +195,25 @@ class SharedTlb(wiring.Component):
                     & permission.allowed
                 ),
             ]
-        m.d.sync += self.done.eq(0)
+        # What was found stands in registers before anything is chosen by it: the rows come late.
+        looked, at_last, found = Signal(), Signal(), Signal(self._ways)
+        held = [Signal(TlbEntry, name=f"held_{way}") for way in range(self._ways)]
+        stop = self.done
+        m.d.sync += [
+            looked.eq((act == _Act.LOOK_UP) & ~stop),
+            at_last.eq(act_level == LEVELS - 1),
+        ]
         with m.If(act == _Act.LOOK_UP):
-            # A page can be held twice, once for all address spaces: either will do.
-            for way in reversed(range(self._ways)):
-                with m.If(hits[way]):
-                    m.d.sync += self.entry.eq(rows[way].entry)
-            m.d.sync += self.hit.eq(hits.any())
-            with m.If(hits.any() | (act_level == LEVELS - 1)):
-                m.d.sync += [self.done.eq(1), looking.eq(0)]
-        stop = (act == _Act.LOOK_UP) & hits.any()
+            m.d.sync += found.eq(hits)
+            m.d.sync += [entry.eq(row.entry) for entry, row in zip(held, rows, strict=True)]
+        m.d.comb += [
+            self.hit.eq(found.any()),
+            self.done.eq(looked & (self.hit | at_last)),
+        ]
+        # A page can be held twice, once for all address spaces: either will do.
+        for way in reversed(range(self._ways)):
+            with m.If(found[way]):
+                m.d.comb += self.entry.eq(held[way])
 
         # Refilling: over what the new entry overlaps, else where there is room, else in turn.
         turn = Signal(self._ways, init=1)
@@ -250,8 +259,7 @@ class SharedTlb(wiring.Component):
                 address.eq(self._index(self.page, size)),
             ]
             m.d.sync += [looking.eq(size != LEVELS - 1), level.eq(size + 1)]
-            # What is read behind a hit is read for nothing: to hold it back would put the
-            # comparison before the memories' addresses.
+            # What is read behind a hit is read for nothing.
             with m.If(stop):
                 m.d.sync += [looking.eq(0), act.eq(_Act.NONE)]
         with m.Elif(filling):

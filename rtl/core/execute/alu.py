@@ -120,7 +120,7 @@ class Alu(wiring.Component):
         ]
         total, less = self._sum(m, a, b, inverts)
         # Every term is zero unless it is asked for: that is cheaper than to choose.
-        terms = [less & self._is("SLT", "SLTU"), self._shift(m, a, b), self._logic(m, b)]
+        terms = [less & self._is("SLT", "SLTU"), self._shift(m, a), self._logic(m, b)]
         if self._bit_manipulation:
             terms += self._bytes()
         wide, adds = Signal(64), self._is("ADD", "SUB", "SH1ADD", "SH2ADD", "SH3ADD")
@@ -131,7 +131,7 @@ class Alu(wiring.Component):
             # Which one is less is known last, and no word is chosen by it.
             chooses = self._is("MIN", "MINU", "MAX", "MAXU")
             first = less ^ self._is("MAX", "MAXU")
-            result = Mux(chooses, Mux(first, self.a, ~b), result)
+            result = Mux(chooses, Mux(first, self.a, self.b), result)
         m.d.comb += self.result.eq(result)
         return m
 
@@ -162,7 +162,7 @@ class Alu(wiring.Component):
         ]
         return total[:64], less
 
-    def _shift(self, m, a, b):
+    def _shift(self, m, a):
         """One rotation to the right serves all shifts; a mask keeps what they do not shift in.
 
         By n to the left is by -n to the right, and keeps what is not below n; to the right, what
@@ -175,7 +175,7 @@ class Alu(wiring.Component):
         steps, border = Signal(6), Signal(6)
         straight = Signal(64)
         m.d.comb += [
-            amount.eq(Cat(b[:5], b[5] & ~word)),
+            amount.eq(Cat(self.b[:5], self.b[5] & ~word)),
             negated.eq(-amount),
             steps.eq(Mux(left, negated, amount)),
             border.eq(Mux(left, amount, Cat(negated[:5], negated[5] & ~word))),
@@ -224,7 +224,7 @@ class Alu(wiring.Component):
         if self._bit_manipulation:
             with m.If(self._is("BSET", "BINV", "BCLR")):
                 # One bit of 64, from two factors: that is cheaper than a decoder.
-                m.d.comb += [high.eq(1 << b[3:6]), low.eq(1 << b[:3])]
+                m.d.comb += [high.eq(1 << self.b[3:6]), low.eq(1 << self.b[:3])]
             with m.If(self._is("SEXT_B")):
                 m.d.comb += high[:1].eq(0)
             with m.If(self._is("SEXT_H", "ZEXT_H")):

@@ -83,7 +83,6 @@ class _Store(data.Struct):
 
     valid: 1
     word: OFFSET_BITS - 3
-    frame: FRAME_BITS
     data: 8 * DATA_BYTES
 
 
@@ -195,27 +194,32 @@ class DataCache(wiring.Component):
             updating.eq(phase1 & ~direct & ~failed & request.update.any()),
             busy.eq(miss | updating),
         ]
-        last_store = Signal(_Store)
-        bypass = Signal()
+        last_store, last_way = Signal(_Store), Signal(geometry.ways)
+        # By way: what was read there is not what was written.
+        outdated, bypass = Signal(geometry.ways), Signal()
         word = Signal(8 * DATA_BYTES)
         stored_bits = Signal(8 * DATA_BYTES)
         merged = Signal(8 * DATA_BYTES)
         m.d.comb += [
-            bypass.eq(
-                last_store.valid
-                & (last_store.word == request.offset[3:])
-                & (last_store.frame == frame)
+            outdated.eq(
+                last_way
+                & (last_store.valid & (last_store.word == request.offset[3:])).replicate(
+                    geometry.ways
+                )
             ),
+            bypass.eq((array.hit & outdated).any()),
             # No way is selected then: one more term of the sum, not a choice after it.
             word.eq(array.data | last_store.data & bypass.replicate(len(word))),
             stored_bits.eq(Cat(byte.replicate(8) for byte in mask)),
             merged.eq(word & ~stored_bits | store_data & stored_bits),
         ]
         m.d.sync += last_store.valid.eq(store)
-        with m.If(store):
+        # The mask of an update is empty, so that it leaves there what it has read.
+        updates = Signal()
+        with m.If(store | updating):
             m.d.sync += [
                 last_store.word.eq(request.offset[3:]),
-                last_store.frame.eq(frame),
+                last_way.eq(array.hit),
                 last_store.data.eq(merged),
             ]
 
@@ -351,7 +355,7 @@ class DataCache(wiring.Component):
         beat = words[: exact_log2(LINE_WORDS)]
         m.d.comb += [
             out_of_line.eq(words == LINE_WORDS),
-            array.select.eq(Mux(ready, array.hit & ~bypass.replicate(geometry.ways), victim)),
+            array.select.eq(Mux(ready, array.hit & ~outdated, victim)),
             array.write_ways.eq(array.hit & store.replicate(geometry.ways)),
             array.write_word.eq(geometry.word_of(request.offset)),
             array.write_data.eq(merged),
@@ -391,13 +395,7 @@ class DataCache(wiring.Component):
                     with m.Else():
                         m.d.sync += refill()
                 with m.Elif(updating):
-                    m.d.sync += [
-                        request.update.eq(0),
-                        request.write.eq(word == request.data),
-                        request.mask.eq(1),
-                        request.data[:8].eq(request.data[:8] | request.update),
-                        state.eq(_State.REPLAY),
-                    ]
+                    m.d.sync += [updates.eq(1), state.eq(_State.REPLAY)]
                 with m.Elif(take_clean):
                     m.d.sync += [
                         state.eq(_State.CLEAN),
@@ -414,6 +412,7 @@ class DataCache(wiring.Component):
                         request.frame.eq(self.walker.request.p.address[OFFSET_BITS:]),
                         request.write.eq(0),
                         request.update.eq(self.walker.request.p.set),
+                        request.mask.eq(0),
                         request.data.eq(self.walker.request.p.expected),
                     ]
                 with m.Elif(take_snoop):
@@ -480,6 +479,15 @@ class DataCache(wiring.Component):
                     array.read_data.eq(1),
                 ]
                 m.d.sync += [phase1.eq(1), state.eq(_State.READY)]
+                with m.If(updates):
+                    # Whether the entry is as expected, from a register: loads are slow enough.
+                    m.d.sync += [
+                        updates.eq(0),
+                        request.update.eq(0),
+                        request.write.eq(last_store.data == request.data),
+                        request.mask.eq(1),
+                        request.data[:8].eq(request.data[:8] | request.update),
+                    ]
             with m.Case(_State.FORWARD):
                 with m.If(bus_done):
                     m.d.sync += [
