@@ -50,6 +50,7 @@ class SharedTlb(wiring.Component):
     are held, out of all. One that comes while another is still swept joins it: both become one
     that names at least what either did, and the sweep begins again. Until its end, translations
     that are named and were refilled after the invalidation may be passed over and dropped too.
+    Reset is an invalidation of everything.
 
     Parameters
     ----------
@@ -154,8 +155,9 @@ class SharedTlb(wiring.Component):
             rows.append(row)
             writes.append(write)
 
-        invalidation = Signal(Invalidation)
-        sweeping, finishing, whole = Signal(), Signal(), Signal()
+        # Reset leaves the memories as they are.
+        invalidation = Signal(Invalidation, init={"any_world": 1, "any_vpid": 1})
+        sweeping, finishing, whole = Signal(init=1), Signal(), Signal(init=1)
         named = Signal(self._ways)
         # What a look-up, or the entry to be filled in, asks of the set.
         wanted, matched = Signal(TagQuery), Signal(self._ways)
@@ -231,7 +233,7 @@ class SharedTlb(wiring.Component):
         # Sweeping. ``filled`` and ``fractured`` say what there may be; a whole sweep counts anew.
         position = Signal(range(self._set_count))
         act_last = Signal()
-        filled, fractured = Signal(), Signal()
+        filled, fractured = Signal(init=1), Signal(init=1)
         kept, kept_fractured = Signal(), Signal()
         last = position == Mux(whole, last_set, LEVELS - 1)
         m.d.comb += self.settled.eq(~sweeping)

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rtl.arch.csrs import CSRS, INTERRUPTS, MENVCFG
+from rtl.arch.csrs import CSRS, INTERRUPTS, MENVCFG, MSTATUS
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.traps import Exception_, Privilege
 from sim.verilated import RETIREMENT_BYTES
 from sw_vmm.machine import Event
-from tests.machine.board import ALL, RAM, RAM_SIZE, Tables, program
+from tests.machine.board import ALL, PAGE, RAM, RAM_SIZE, Tables, program
+from tests.machine.words import encode
 
 CLINT = MEMORY_MAP["clint"].base
 MTIMECMP, MTIME = CLINT + 0x4000, CLINT + 0xBFF8
@@ -225,3 +226,36 @@ def test_reset_by_the_host_port_is_power_on_but_for_memory(board):
         if csr.name != "sstatus":  # a view of mstatus
             assert machine.read_csr(csr.number) == csr.reset, csr.name
     assert machine.host_port.exits.count[E.ECALL_FROM_USER].value == 0
+
+
+def test_reset_by_the_host_port_forgets_translations(board):
+    """Pages read before it, more than the first level holds, lie elsewhere after it."""
+    machine, pages = board.machine, 32
+    place, data = RAM + 0x8000, RAM + 0x4_0000
+
+    def read_by(satp):
+        board.put(
+            RAM,
+            encode("addi", rd=10, rs1=11),
+            encode("ld", rd=12, rs1=10),
+            encode("add", rd=13, rs1=13, rs2=12),
+            encode("add", rd=10, rs1=10, rs2=14),
+            encode("bne", rs1=10, rs2=15, imm=-12),
+            encode("ebreak"),
+        )
+        board.park_on(E.BREAKPOINT)
+        board.set_csr("satp", satp)
+        board.set_csr("mstatus", MSTATUS.encode(mprv=1, mpp=Privilege.SUPERVISOR))
+        registers = {11: 0x4000_0000, 13: 0, 14: PAGE, 15: 0x4000_0000 + pages * PAGE}
+        assert board.run(RAM, registers=registers).reason == E.BREAKPOINT
+        return machine.read_gpr(13)
+
+    for shift in (0, pages):
+        tables = Tables(board, place)
+        for page in range(pages):
+            tables.map(0x4000_0000 + page * PAGE, data + (page + shift) * PAGE)
+            board.set_word(data + (page + shift) * PAGE, page + shift)
+        assert read_by(tables.satp) == sum(range(shift, shift + pages))
+        machine.host_port.control.write(reset=1)
+        machine.run(1)
+        assert machine.run(10_000) == Event.PARKED

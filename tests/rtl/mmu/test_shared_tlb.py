@@ -4,11 +4,12 @@ import random
 from itertools import pairwise
 
 import pytest
+from amaranth import ResetInserter, Signal
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from rtl.arch.paging import Access
-from rtl.arch.traps import Privilege
+from rtl.arch.traps import Privilege, World
 from rtl.mmu.shared_tlb import SharedTlb
 from tests.rtl.mmu.test_tlb import (
     SPACE,
@@ -176,6 +177,7 @@ def test_pages_of_every_size_are_held_whole(level):
     entry = large(0x1234567, level, level)
 
     async def testbench(ctx):
+        await settle(ctx, dut)
         set_refill(ctx, dut, entry)
         await tick(ctx, dut)
         for _ in range(3):
@@ -197,6 +199,7 @@ def test_a_pages_invalidation_is_short_unless_pages_are_in_pieces(fractured):
     other = large(0x400, 0, 0)
 
     async def testbench(ctx):
+        await settle(ctx, dut)
         for entry in (*pieces, other):
             set_refill(ctx, dut, entry)
             await tick(ctx, dut)
@@ -245,6 +248,34 @@ def test_an_invalidation_catches_a_refill_on_its_way_in(named, later):
             assert await look_up(ctx, dut, probe_of(entry)) is None, page
 
     simulate(dut, testbench)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("world", list(World))
+def test_nothing_is_found_after_a_reset(world, waits):
+    """The memories still hold it all; the sweep does not end early by what comes meanwhile."""
+    dut, reset = SharedTlb(entry_count=64, ways=2), Signal()
+    held = [{**plain(page), "world": world.value, "vpid": page} for page in range(0x40, 0x60)]
+
+    async def testbench(ctx):
+        await settle(ctx, dut)
+        for entry in held:
+            set_refill(ctx, dut, entry)
+            await tick(ctx, dut)
+            for _ in range(3):
+                await ctx.tick()
+        assert await look_up(ctx, dut, probe_of(held[-1])) is not None
+        ctx.set(reset, 1)
+        await tick(ctx, dut)
+        ctx.set(reset, 0)
+        set_invalidation(ctx, dut, {"match_page": 1, "page": 0x41})
+        await tick(ctx, dut)
+        if waits:
+            await settle(ctx, dut)
+        for entry in held:
+            assert await look_up(ctx, dut, probe_of(entry)) is None
+
+    simulate(ResetInserter(reset)(dut), testbench)
 
 
 @pytest.mark.parametrize(("entries_", "ways"), [(0, 2), (24, 2), (6, 2), (16, 0), (17, 2)])
