@@ -358,3 +358,10 @@ class CocotbMachine(HostPortMachine):
         soc = CocotbSoc(dut, ram_size=ram_size)
         await soc.start()
         return cls(soc, whole)
+
+    def reset(self) -> None:
+        """Power-on, as far as anything tells: registers are zero, too."""
+        super().reset()
+        # They are a memory, which a reset leaves as it is.
+        for number in range(1, 32):
+            self.write_gpr(number, 0)
