@@ -107,6 +107,7 @@ class Ept:
                 raise ValueError(f"{slot} and {after} overlap")
         if self._slots and self._slots[-1].end > 1 << EPT_GPA_BITS:
             raise ValueError(f"{self._slots[-1]} lies outside guest-physical space")
+        self._tables: set[int] = set()
         self._root = self._new_table(1 << EPT_ROOT_BITS)
 
     @property
@@ -167,12 +168,13 @@ class Ept:
             entry = int.from_bytes(content[at : at + 8], "little")
             if entry & _LEAF == _LEAF:
                 found[level] += 1
-            elif entry & _POINTER:
+            elif self._is_pointer(entry, level):
                 self._count(_PPN.extract(entry) << PAGE_BITS, level - 1, found)
 
     def _new_table(self, size: int = _PAGE) -> int:
         table = self._allocator.take(size)
         self._machine.write_memory(table, bytes(size))
+        self._tables.add(table)
         return table
 
     def _read(self, hpa: int) -> int:
@@ -196,9 +198,10 @@ class Ept:
             hpa = slot.hpa + first - slot.gpa
             fits = slot.gpa <= first and first + size <= slot.end and hpa % size == 0
             entry = self._read(place)
-            if fits and level <= self._largest and not self._is_pointer(entry):
+            points = self._is_pointer(entry, level)
+            if fits and level <= self._largest and not points:
                 break
-            if not entry:
+            if not points:
                 entry = _POINTER | PTE.encode(ppn=self._new_table() >> PAGE_BITS)
                 self._write(place, entry)
             table = _PPN.extract(entry) << PAGE_BITS
@@ -207,9 +210,10 @@ class Ept:
         self._write(place, _LEAF | rights | PTE.encode(ppn=hpa >> PAGE_BITS))
         return first + size - gpa
 
-    @staticmethod
-    def _is_pointer(entry: int) -> bool:
-        return bool(entry) and entry & _LEAF != _LEAF
+    def _is_pointer(self, entry: int, level: int) -> bool:
+        """It leads to another of these tables: a guest that reaches them may write anything there."""
+        hpa = _PPN.extract(entry) << PAGE_BITS
+        return level > 0 and hpa in self._tables and entry == _POINTER | entry & _PPN.mask
 
     def _leaf(self, gpa: int) -> int | None:
         """hpa of the entry of the page that holds ``gpa``; None when it is not entered."""
@@ -217,6 +221,6 @@ class Ept:
         while True:
             place = self._place(table, level, gpa)
             entry = self._read(place)
-            if not self._is_pointer(entry):
+            if not self._is_pointer(entry, level):
                 return place if entry else None
             table, level = _PPN.extract(entry) << PAGE_BITS, level - 1

@@ -195,3 +195,33 @@ def test_a_guest_notices_that_a_page_is_protected():
     assert guest.ept.fill(place, Access.WRITE)
     assert guest.go_on(skip=False) == Hypercall()
     assert guest.machine.read_memory(RAM + 0x5000, 8) == (222).to_bytes(8, "little")
+
+
+@given(slot_lists(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_entries_that_a_guest_has_written_lead_nowhere_else(slots, data):
+    """Whatever stands in the tables, only they are written, and a page that is entered is there."""
+    memory, ept = make(slots)
+    for slot in slots:
+        ept.fill(slot.gpa, Access.READ)
+    tables = sorted(ept._tables)
+    flags = st.sampled_from([V, V | A, V | W, V | R | W | X, V | R | U | A | D, 0xFF, 0])
+    for _ in range(data.draw(st.integers(1, 4))):
+        slot = data.draw(st.sampled_from(slots))
+        table = data.draw(st.sampled_from(tables))
+        level = data.draw(st.integers(0, 2))
+        frame = data.draw(st.sampled_from([MONITOR.stop - PAGE, 0, 0x1000, slot.hpa])) >> 12
+        entry = frame << 10 | data.draw(flags)
+        at = table + 8 * (slot.gpa >> 12 + 9 * level & 0x1FF)
+        memory.write_memory(at, entry.to_bytes(8, "little"))
+    before = bytes(memory.bytes)
+    for slot in slots:
+        ept.protect(slot.gpa, Access.READ)
+        if ept.fill(slot.gpa, Access.READ):
+            hpa, _, _ = walk(memory, ept.eptp, slot.gpa)
+            assert hpa == slot.hpa
+    root = (ept.eptp & (1 << 44) - 1) << 12
+    own = {root + offset for offset in range(0, 1 << 14, PAGE)} | ept._tables
+    for at in range(0, len(before), PAGE):
+        same = before[at : at + PAGE] == memory.bytes[at : at + PAGE]
+        assert same or MONITOR.start + at in own
