@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from rtl.arch.csrs import CSRS
+from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.traps import Privilege
 from rtl.arch.vmx.checks import ENTRY_CHECKS
 from rtl.arch.vmx.controls import CONTROL_WORDS
@@ -58,9 +59,20 @@ def execute(machine: Machine, name: str, first: int = 0, second: int = 0) -> Non
     """Carry out a VMX instruction that gives a status. Raises VmxFailure."""
     status = machine.vmx(name, first, second)
     if status == VM_FAIL_INVALID:
-        raise VmxFailure(name, "there is no current VMCS")
+        takes_region = name in ("vmclear", "vmptrld")
+        why = _refusal(machine, name, first) if takes_region else "there is no current VMCS"
+        raise VmxFailure(name, why)
     if status:
         raise VmxFailure(name, _ERRORS.get(status, f"error {status}"))
+
+
+def _refusal(machine: Machine, name: str, region: int) -> str:
+    """Why a region is refused, where no VMCS is current that could tell the error number."""
+    ram = MEMORY_MAP["ram"].base
+    inside = ram <= region <= ram + machine.config.ram_size - VMCS_REGION
+    if name == "vmclear" or region % VMCS_REGION or not inside:
+        return f"{name}_invalid_address"
+    return f"{name}_wrong_revision"
 
 
 def start_vmx(machine: Machine) -> None:
@@ -105,9 +117,10 @@ class Vmcs:
     def __init__(self, machine: Machine, region: int):
         self._machine = machine
         self.region = region
+        # First of all it tells whether there can be one.
+        execute(machine, "vmclear", region)
         header = VMCS_REVISION.to_bytes(8, "little")
         machine.write_memory(region, header.ljust(VMCS_REGION, b"\0"))
-        execute(machine, "vmclear", region)
         self.read_field: Callable[[int], int] = machine.read_field
         self.write_field: Callable[[int, int], None] = machine.write_field
 
