@@ -86,7 +86,11 @@ class ExitStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one guest under one technique."""
+    """One run of one guest under one technique.
+
+    ``registers`` shows those of a guest whose budget has ended, several lines for people, where the
+    technique can tell.
+    """
 
     technique: str
     outcome: Outcome
@@ -94,6 +98,7 @@ class Result:
     instructions: int
     exits: dict[str, ExitStatistics] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    registers: str = ""
 
     def as_dict(self) -> dict:
         """JSON-ready; console bytes appear as their hash."""

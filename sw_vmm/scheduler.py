@@ -15,6 +15,8 @@ __all__ = ["GuestShare", "Scheduler"]
 
 _REGISTERS = range(1, 32)
 _LARGEST_CHARGE = (1 << 32) - 1
+#: Cycles beyond the budget in which the exit comes that ends it.
+_LAST_EXIT = 10_000
 #: What changing guests costs besides the two exits around it: all registers of both, the VMCS.
 _SWITCH = {"gpr": 2 * len(_REGISTERS), "vmptrld": 1}
 
@@ -35,6 +37,8 @@ class GuestShare:
         How often it was given the hart.
     exits : Counter
         By reason.
+    registers : str
+        Those of a guest whose budget has ended, several lines for people.
     """
 
     outcome: Outcome | None = None
@@ -42,6 +46,18 @@ class GuestShare:
     cycles: int = 0
     turns: int = 0
     exits: Counter[str] = field(default_factory=Counter)
+    registers: str = ""
+
+    @property
+    def end(self) -> str:
+        """Why it does not go on: a guest's own end, the text to stop at, the budget, a failure."""
+        if self.failure is not None:
+            return self.failure.reason
+        if self.outcome is None:
+            return ""
+        if self.outcome.text_seen:
+            return "text"
+        return "finished" if self.outcome.finished else "budget"
 
 
 class Scheduler:
@@ -106,6 +122,8 @@ class Scheduler:
         for index, guest in enumerate(self._guests):
             if not self._failed(index):
                 self.shares[index].outcome = self._outcome(guest)
+                if self.shares[index].end == "budget":
+                    self.shares[index].registers = self._shown(index, guest)
         return self.shares
 
     # -- whose turn it is --------------------------------------------------------------------------
@@ -148,7 +166,7 @@ class Scheduler:
         if index != self._current:
             self._switch(index, guest)
         guest.now = self._now
-        guest.slice_end = self._now + self._slice
+        guest.slice_end = min(self._now + self._slice, guest.until)
         try:
             self._turn(index, guest)
         except GuestStopped as stopped:
@@ -162,7 +180,7 @@ class Scheduler:
         guest.attend()
         while guest.end is None:
             guest.enter()
-            exit_ = guest.vcpu.run(guest.until - guest.now + guest.charge)
+            exit_ = guest.vcpu.run(guest.until - guest.now + guest.charge + _LAST_EXIT)
             if not guest.vcpu.parked:
                 self._leave(guest, exit_)
                 return
@@ -200,6 +218,15 @@ class Scheduler:
     def _restore(self, values: list[int]) -> None:
         for number, value in zip(_REGISTERS, values, strict=True):
             self._machine.write_gpr(number, value)
+
+    def _shown(self, index: int, guest: VmxGuest) -> str:
+        """The registers of a guest that has not ended; the hart is in root operation."""
+        if index != self._current:
+            self._saved[self._current] = self._registers()
+            self._restore(self._saved[index])
+            guest.load()
+            self._current = index
+        return guest.registers()
 
     def _outcome(self, guest: VmxGuest) -> Outcome | None:
         vm = guest.vm

@@ -6,12 +6,13 @@ from enum import Enum
 from rtl.arch.csrs import INTERRUPTS, MENVCFG
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.paging import LEVELS, Access
+from rtl.arch.records import ParkKind
 from rtl.arch.traps import Exception_
 from rtl.arch.vmx.exits import INTERRUPTION, InterruptionType
 from rtl.arch.vmx.fields import GUEST_CSRS, VMCS_FIELDS, ActivityState
 from sw_vmm.charge import ChargeModel
 from sw_vmm.ept import Ept, MemorySlot, PageAllocator
-from sw_vmm.errors import BusError, GuestStopped, UnhandledExit, VmxFailure
+from sw_vmm.errors import BadImage, BusError, GuestStopped, UnhandledExit, VmxFailure
 from sw_vmm.event_counters import EventCounters
 from sw_vmm.exits import (
     BudgetSpent,
@@ -345,7 +346,11 @@ class VmxGuest:
 
     def _ept_violation(self, exit_: EptViolation) -> None:
         self.charge += self._fill_price
-        if not self.ept.fill(exit_.gpa, exit_.access):
+        try:
+            filled = self.ept.fill(exit_.gpa, exit_.access)
+        except BadImage as error:
+            raise self._stopped(exit_.reason, str(error)) from error
+        if not filled:
             self.inject(ACCESS_FAULT[exit_.access], self.vcpu.record.gva)
         self._changed = False
 
@@ -454,13 +459,18 @@ class VmxGuest:
         return GuestStopped(reason, self.vcpu.record.pc, self.registers(), why)
 
     def registers(self) -> str:
-        """pc, privilege, GPRs and CSRs of the parked guest, for people."""
-        machine, read = self._machine, self._read
+        """pc, privilege, GPRs and CSRs of the parked guest, for people.
+
+        Without the CSRs where the hart was stopped inside the guest: they can be had behind an exit.
+        """
+        machine, read, record = self._machine, self._read, self.vcpu.record
         values = {
-            "pc": self.vcpu.record.pc,
+            "pc": record.pc,
             **{f"x{number}": machine.read_gpr(number) for number in range(1, 32)},
-            "privilege": read(_N["guest_privilege"]),
-            **{name: read(_N[f"guest_{name}"]) for name in GUEST_CSRS},
+            "privilege": record.privilege,
         }
+        if record.kind == ParkKind.VM_EXIT:
+            fields = ("privilege", *GUEST_CSRS)
+            values |= {name: read(_N[f"guest_{name}"]) for name in fields}
         shown = [f"{name:>11} {value:016x}" for name, value in values.items()]
         return "\n".join(" ".join(shown[at : at + 3]) for at in range(0, len(shown), 3))

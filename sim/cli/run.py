@@ -210,3 +210,5 @@ def _report(guest: Guest, run: Run) -> None:
         f"{guest.name} under {result.technique} {end}: {result.cycles.total} cycles, "
         f"{result.instructions} instructions, {run.seconds:.1f} s ({rate:.2f} MHz)"
     )
+    if result.registers:
+        _say(result.registers)

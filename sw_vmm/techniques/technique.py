@@ -119,6 +119,7 @@ def result_of(
     instructions: int,
     exits: dict[str, ExitStatistics],
     counters: dict[str, int],
+    registers: str = "",
 ) -> Result:
     """The result of a run; console output behind the text to stop at does not count."""
     outcome = Outcome(
@@ -128,4 +129,4 @@ def result_of(
         text_seen=text_seen,
         virtio_console=vm.window.console,
     )
-    return Result(technique, outcome, cycles, instructions, exits, counters)
+    return Result(technique, outcome, cycles, instructions, exits, counters, registers)

@@ -115,6 +115,7 @@ class VmxEpt:
             instructions=guest.vcpu.record.instret + guest.emulated,
             exits=self._log.statistics(),
             counters=counters,
+            registers=guest.registers() if guest.end is End.BUDGET else "",
         )
 
     def read_memory(self, gpa: int, length: int) -> bytes:

@@ -205,6 +205,12 @@ def test_a_run_takes_the_machine_it_needs(vmxlab, golden_machine, tmp_path, tech
     assert len(rows) == sum(row["count"] for row in document["exits"].values())
 
 
+def test_a_spent_budget_shows_where_the_guest_is(vmxlab, golden_machine):
+    code, _, err = vmxlab("run", "hello", "--technique", "vmx-ept", "--cycles", "3000")
+    assert code == 1
+    assert re.search(r"did not end within its budget of 3000 cycles[^\n]*\n +pc [0-9a-f]{16} ", err)
+
+
 def test_every_guest_is_compared_under_what_can_run_it():
     for kind in GUESTS.values():
         assert set(kind.techniques) <= set(TECHNIQUES)

@@ -9,6 +9,7 @@ from rtl.arch.paging import PAGE_BITS, PTE
 from rtl.arch.traps import Exception_
 from rtl.arch.vmx.instructions import VMX_INSTRUCTIONS
 from sw_vmm.charge import ChargeModel
+from sw_vmm.ept import PageAllocator
 from sw_vmm.errors import GuestStopped, VmxFailure, VmxMissing
 from sw_vmm.exits import EptViolation
 from sw_vmm.techniques.vmx_ept import VmxEpt
@@ -180,3 +181,34 @@ def test_a_trap_loop_ends_with_the_budget():
     _, result = run_program(build, lambda code: code.add("ecall"), cycles=20_000)
     assert not result.outcome.finished
     assert set(result.exits) == {"ept_violation"}
+
+
+def test_an_ept_without_room_ends_the_guest_by_name():
+    technique = VmxEpt(vm_of(spin), ChargeModel(CHARGES), largest=0)
+    technique.guest.ept._allocator = PageAllocator(range(0))
+    with pytest.raises(GuestStopped, match=r"ept_violation at .*monitor's memory is too small"):
+        technique.run(10_000)
+
+
+@pytest.mark.parametrize("ends", ["inside", "behind an exit"])
+def test_a_budget_ends_with_the_registers(ends):
+    """Stopped inside the guest the hart shows all but the CSRs."""
+
+    def build(code):
+        code.load_address(20, 0x1234_5678)
+        code.load_address(6, UART)
+        code.label("again")
+        if ends != "inside":
+            code.add("lbu", rd=7, rs1=6, imm=5)
+        code.add("jal", to="again")
+
+    _, result = run_program(build, cycles=20_000)
+    assert not result.outcome.finished
+    shown = result.registers.split()
+    values = dict(zip(shown[::2], (int(word, 16) for word in shown[1::2]), strict=True))
+    assert (values["x20"], values["privilege"]) == (0x1234_5678, 3)
+    assert RAM < values["pc"] < HANDLER
+    assert ("mtvec" in values) == (ends != "inside")
+    assert values.get("mtvec", HANDLER) == HANDLER
+    _, finished = run_program(lambda code: finish(code, 0))
+    assert finished.outcome.finished and not finished.registers
