@@ -26,6 +26,8 @@ from tests.sw_vmm.programs import DATA, UART
 from tests.sw_vmm.vmx_machine import RAM, vmx_word
 
 VMX = CONFIGURATIONS["vmx"]
+#: Of the line status register: both bits of an empty transmitter.
+TRANSMITTER_EMPTY = 0x60
 FINISHER = MEMORY_MAP["finisher"].base
 
 
@@ -110,13 +112,12 @@ def test_what_is_missed_is_entered_and_devices_answer(story, place):
     assert told["data"][0] == 3 << PAGES
     assert told["console"] == TEXT.decode()
     assert told["result"]["outcome"]["exit_code"] == 0
-    devices = [
-        (row["reason"], row["gpa"], row["data"] & 0xFF)
-        for row in told["rows"]
-        if row["reason"] == "mmio_write"
+    written = [
+        (row["gpa"], row["data"] & 0xFF) for row in told["rows"] if row["reason"] == "mmio_write"
     ]
-    assert devices == [*(("mmio_write", UART, letter) for letter in TEXT), devices[-1]]
-    assert devices[-1][1] == FINISHER
+    assert written == [*((UART, letter) for letter in TEXT), (FINISHER, 0x33)]
+    assert [row["gpa"] for row in told["rows"] if row["reason"] == "mmio_read"] == [UART + 5]
+    assert told["data"][1] == TRANSMITTER_EMPTY
     exits = told["result"]["exits"]
     assert sum(row["cycles"] for row in told["rows"]) == sum(
         round(row["count"] * row["cycles"]["mean"]) for row in exits.values()

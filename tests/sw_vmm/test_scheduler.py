@@ -14,7 +14,7 @@ from sw_vmm.vm import MONITOR_SIZE, Vm
 from tests.sw_vmm.golden_machine import GoldenMachine
 from tests.sw_vmm.host import MODEL, SIZE, Host, counting
 from tests.sw_vmm.machines import rom_jump, run_hello
-from tests.sw_vmm.programs import CSR, DATA, UART, finish, program
+from tests.sw_vmm.programs import CSR, DATA, HANDLER, UART, finish, program
 from tests.sw_vmm.soft_machine import RAM
 
 CLINT = MEMORY_MAP["clint"].base
@@ -230,6 +230,37 @@ def test_a_guest_that_cannot_go_on_leaves_the_others_alone():
     assert shares[1].outcome.exit_code == 3
     assert shares[2].outcome.exit_code is None and shares[2].failure is None
     assert shares[2].cycles > 100_000
+
+
+@pytest.mark.parametrize("slice_cycles", [1000, 1_000_000])
+def test_a_spent_budget_shows_the_registers_of_each(slice_cycles):
+    """The second has not been given the hart at all when a slice is longer than the budget."""
+
+    def spinning(value):
+        def build(code):
+            code.add("addi", rd=20, rs1=0, imm=value)
+            code.add("csrrw", rd=0, rs1=20, csr=CSR["mscratch"])
+            spin(code)
+
+        return program(build)
+
+    host = Host(3)
+    for value in (20, 30):
+        host.add(spinning(value))
+    host.add(counting(1, count=10, exit_code=4))
+    shares = host.run(30_000, slice_cycles=slice_cycles)
+    last = "finished" if slice_cycles == 1000 else "budget"
+    assert [share.end for share in shares] == ["budget", "budget", last]
+    shown = []
+    for share in shares[:2]:
+        items = share.registers.split()
+        shown.append(dict(zip(items[::2], (int(item, 16) for item in items[1::2]), strict=True)))
+    assert shown[0]["x20"] == shown[0]["mscratch"] == 20 and shown[0]["mtvec"] == HANDLER
+    began = shares[1].turns > 0
+    assert began == (slice_cycles == 1000)
+    assert shown[1]["x20"] == (30 if began else 0)
+    assert shown[1].get("mscratch", 0) == shown[1]["x20"]
+    assert 30_000 <= host.machine.cycle < 31_000
 
 
 def test_tohost_ends_one_guest_and_not_the_other():
