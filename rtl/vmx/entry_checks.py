@@ -186,7 +186,10 @@ class EntryChecks(wiring.Component):
                 m.d.comb += fails[f"{row.name}_needs"].eq(bits[row.name] & ~needed)
 
         value = write.value
-        bad_mode, bad_root, no_vpid, no_scale = (Signal() for _ in range(4))
+        bad_mode = Signal()
+        bad_root = Signal()
+        no_vpid = Signal()
+        no_scale = Signal()
         with self._on(m, write, "eptp"):
             m.d.sync += [bad_mode.eq(bad_ept_mode(value)), bad_root.eq(bad_ept_root(value))]
         with self._on(m, write, "vpid"):

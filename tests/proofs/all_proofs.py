@@ -4,6 +4,7 @@ from tests.proofs import (
     aligner,
     arbiters,
     divider,
+    entry_checks,
     permissions,
     queues,
     register_blocks,
@@ -26,4 +27,5 @@ PROOFS = (
     *permissions.PROOFS,
     *translation.PROOFS,
     *walk_caches.PROOFS,
+    *entry_checks.PROOFS,
 )

@@ -8,7 +8,12 @@ from tests.proofs.properties import Fault, Proof, load_unit
 from tests.proofs.runner import prove
 
 #: Half a minute each, or faults that take as long: only in `make prove`.
-SLOW = ("aligner", "divider", "registers of host_port")
+SLOW = (
+    "aligner",
+    "divider",
+    "registers of host_port",
+    "checks of an entry",
+)
 FAST = [proof for proof in PROOFS if not proof.name.startswith(SLOW)]
 
 
