@@ -12,6 +12,7 @@ from tests.proofs import (
     register_file,
     translation,
     walk_caches,
+    worlds,
 )
 
 __all__ = ["PROOFS"]
@@ -28,4 +29,5 @@ PROOFS = (
     *translation.PROOFS,
     *walk_caches.PROOFS,
     *entry_checks.PROOFS,
+    *worlds.PROOFS,
 )

@@ -13,6 +13,7 @@ SLOW = (
     "divider",
     "registers of host_port",
     "checks of an entry",
+    "CSRs of two worlds",
 )
 FAST = [proof for proof in PROOFS if not proof.name.startswith(SLOW)]
 
