@@ -72,7 +72,7 @@ class SharedTlb(wiring.Component):
         invalidation that comes between ``look_up`` and ``done`` may not have been heeded.
     refill : In(Refill)
         Lost when an invalidation is taken in this cycle or in one of the next few; at most one
-        within four cycles.
+        within six cycles.
     i_invalidate : In(stream.Signature(Invalidation))
         Always ready.
     settled : Out(1)

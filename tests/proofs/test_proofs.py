@@ -12,6 +12,7 @@ SLOW = (
     "aligner",
     "divider",
     "registers of host_port",
+    "second-level TLB",
     "checks of an entry",
     "CSRs of two worlds",
 )

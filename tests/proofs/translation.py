@@ -12,7 +12,7 @@ from rtl.mmu.ports import AddressSpace, TlbEntry, TlbTag
 from tests.proofs.permissions import page_faults
 from tests.proofs.properties import Fault, Proof
 
-__all__ = ["PROOFS", "answers", "low_bits", "named", "within"]
+__all__ = ["PROOFS", "answers", "low_bits", "named", "permits", "within"]
 
 _ENTRIES = 3
 
@@ -52,7 +52,7 @@ def named(tag, wanted) -> Value:
     return ~spared
 
 
-def _permits(entry, query) -> Value:
+def permits(entry, query) -> Value:
     return ~Cat(page_faults(entry.rights, query.access.as_value(), query.context)).any()
 
 
@@ -130,7 +130,7 @@ def _tlb(p, unit_class):
     # What is asked in one cycle is answered in the next.
     asks, asked = tlb.query.as_value() == query.as_value(), Signal()
     m.d.comb += asked.eq(p.before(asks))
-    permitted = _permits(newest, query)
+    permitted = permits(newest, query)
     page = query.gva[PAGE_BITS:]
     low = low_bits(newest.tag.level)
     frame = newest.frame | (page[: 2 * VPN_BITS] & low)
@@ -200,6 +200,12 @@ PROOFS = (
         "rtl.mmu.tlb:Tlb",
         _tlb,
         (
+            Fault(
+                "worlds are not compared",
+                "        (space.world.as_value().any() & ~wanted.any_world)\n        |",
+                "       ",
+                _TAGS,
+            ),
             Fault(
                 "VPIDs are not compared",
                 "        | (space.vpid.any() & ~wanted.any_vpid)\n",
