@@ -25,7 +25,6 @@ __all__ = ["PageWalker", "WalkEvents"]
 
 _RAM = MEMORY_MAP["ram"]
 _FRAME_BITS = 44
-_EPT_FAULTS = (Fault.EPT_VIOLATION, Fault.EPT_MISCONFIGURATION)
 
 
 class WalkEvents(data.Struct):
@@ -205,21 +204,22 @@ class PageWalker(wiring.Component):
                     with m.Case(access):
                         m.d.comb += known.eq(remember_nested & nested.hit & allows)
 
-        def fail(kind):
+        def fail(kind, doubt=remembered, forget=(remember,)):
+            """Answer, but with ``doubt`` walk again without what ``forget`` stands for."""
             with m.If(stale):
                 m.d.sync += fault.eq(Fault.NONE)
                 m.next = "ANSWER"
-            with m.Elif(remembered | remembered_nested if kind in _EPT_FAULTS else remembered):
-                m.d.sync += remember.eq(0)
-                if kind in _EPT_FAULTS:
-                    m.d.sync += remember_nested.eq(0)
+            with m.Elif(doubt):
+                m.d.sync += [used.eq(0) for used in forget]
                 m.next = "START"
             with m.Else():
                 m.d.sync += fault.eq(kind)
                 m.next = "ANSWER"
 
-        def refuse(kind, leaf=None, access=ept_access, at=ept_level):
-            """An EPT_* fault, because of a leaf of the EPT or for the lack of one."""
+        def refuse(kind, leaf=None, access=ept_access, at=ept_level, doubt=0):
+            """An EPT_* fault, because of a leaf of the EPT or for the lack of one; that has just
+            been read, or there is ``doubt``.
+            """
             if not self._guests:
                 return
             m.d.comb += nested.drop.eq(1)
@@ -239,7 +239,7 @@ class PageWalker(wiring.Component):
                     self.ept_fault.gpa.eq(Cat(C(0, 3), page.word_select(level, VPN_BITS), table)),
                     self.ept_fault.page_table.eq(1),
                 ]
-            fail(kind)
+            fail(kind, doubt, (remember, remember_nested))
 
         def descend(ppn):
             """Go on with the guest's table at ``ppn``."""
@@ -435,7 +435,13 @@ class PageWalker(wiring.Component):
 
                 with m.State("READ_ONLY"):
                     # The guest's leaf has to be updated, and the EPT does not let it.
-                    refuse(Fault.EPT_VIOLATION, table_rights, Access.WRITE, table_level)
+                    refuse(
+                        Fault.EPT_VIOLATION,
+                        table_rights,
+                        Access.WRITE,
+                        table_level,
+                        remembered | remembered_nested,
+                    )
 
             with m.State("UPDATE"):
                 dirty = Mux(second, ept_access == Access.WRITE, write)

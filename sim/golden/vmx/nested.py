@@ -83,15 +83,19 @@ class _Walk:
     # The second stage.
 
     def second(self, gpa, access, final, path):
-        """Every answer of the EPT; refusals only by entries that stand in memory now."""
+        """Every answer of the EPT; refusals only by entries of it that stand in memory now.
+
+        What led to the gpa may come from a cache.
+        """
         if gpa >> EPT_GPA_BITS:
             fault = EptFault(True, gpa, access, final, 0, LEVELS - 1)
             answers = iter([_Second(path, refusal=fault)])
         else:
-            answers = self._table(self.root, LEVELS - 1, gpa, access, final, path)
+            now = path._replace(current=True)
+            answers = self._table(self.root, LEVELS - 1, gpa, access, final, now)
         for answer in answers:
             if answer.refusal is None or answer.path.current:
-                yield answer
+                yield answer._replace(path=answer.path.on(path.current))
 
     def _table(self, table, level, gpa, access, final, path):
         index = gpa >> PAGE_BITS + VPN_BITS * level
