@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import flipped
 
 from rtl.arch.memory_map import MEMORY_MAP
-from sim.verilog import with_narrow_sums, with_replications
+from sim.verilog import with_narrow_sums, with_registers, with_replications
 
 __all__ = ["SimulationTop", "top_verilog"]
 
@@ -101,6 +101,7 @@ class SimulationTop(wiring.Component):
 def top_verilog(top: SimulationTop, name: str) -> str:
     """The top as Verilog: the same text for the same hardware, wherever the sources lie."""
     text = verilog.convert(top, name=name, emit_src=False, strip_internal_attrs=True)
+    text = with_registers(text)
     # A process that assigns a constant reads nothing: "always @*" would never run it.
     text = text.replace("always @*", "always_comb")
     text = with_narrow_sums(with_replications(text))

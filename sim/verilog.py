@@ -5,8 +5,9 @@ What changes are words, not bits: every signal that is used has the value it had
 
 import itertools
 import re
+from collections import Counter
 
-__all__ = ["with_narrow_sums", "with_replications"]
+__all__ = ["with_narrow_sums", "with_registers", "with_replications"]
 
 # A concatenation without another in it, and a slice in it.
 _CONCATENATION = re.compile(r"\{ ([^{}]*) \}")
@@ -20,6 +21,12 @@ _NAME = r"\\\$\d+ "
 _WIRE = re.compile(rf"  wire (?:signed )?\[(\d+):0\] ({_NAME});")
 _SUM = re.compile(rf"  assign ({_NAME}) = (.+) ([+-]) (.+);")
 _USE = re.compile(rf"({_NAME})(?: ?\[(\d+)(?::\d+)?\])?")
+# A register that takes the value of a signal, and the process that decides about a signal.
+_REGISTER = re.compile(rf"  always @\(posedge (.+)\)\n    ([A-Za-z_]\w*|\\\S+ ) <= ({_NAME});\n")
+_PROCESS = re.compile(r"  always @\* begin\n(.*?)^  end\n", re.DOTALL | re.MULTILINE)
+_ASSIGNMENT = re.compile(rf"^ +({_NAME})(\[[\d:]+\])? = (.+);$")
+# What makes a simulator run a process that reads nothing.
+_WAKER = re.compile(r"    if \(\\\$auto\$\S+ \) begin end")
 
 
 def with_replications(text: str) -> str:
@@ -120,3 +127,48 @@ def _narrowed(line: str, names: set[str]) -> str:
 
 def _is_signed(operand: str) -> bool:
     return operand.startswith("$signed(")
+
+
+def with_registers(text: str) -> str:
+    """Verilog whose registers are assigned where it is decided what to.
+
+    Yosys writes two processes for each: one makes the next value, from the present one on, the
+    other takes it. So every register is copied twice per cycle, although few change.
+    """
+    return _MODULE.sub(lambda module: _with_registers(module[0]), text)
+
+
+def _with_registers(module: str) -> str:
+    registers = {found[3]: found for found in _REGISTER.finditer(module)}
+    uses, merged = Counter(re.findall(_NAME, module)), set()
+
+    def decide(process: re.Match) -> str:
+        lines = [line for line in process[1].splitlines() if not _WAKER.fullmatch(line)]
+        assignments = [found for found in map(_ASSIGNMENT.fullmatch, lines) if found]
+        names = {found[1] for found in assignments}
+        register = registers.get(min(names)) if len(names) == 1 else None
+        # Besides, it is declared and taken.
+        if register is None or uses[register[3]] != len(assignments) + 2:
+            return process[0]
+        merged.add(register[0])
+        return _clocked(register[1], register[2], lines)
+
+    module = _PROCESS.sub(decide, module)
+    return _REGISTER.sub(lambda found: "" if found[0] in merged else found[0], module)
+
+
+def _clocked(clock: str, name: str, lines: list[str]) -> str:
+    """The process of a register, from the lines that decide about its next value."""
+    written, first = [f"  always @(posedge {clock}) begin"], True
+    for line in lines:
+        assignment = _ASSIGNMENT.fullmatch(line)
+        if assignment is None:
+            written.append(line)
+            first = False
+            continue
+        part = assignment[2] or ""
+        # What comes first is the present value, where nothing else is given.
+        if not first or assignment[3].strip() != f"{name}{part}".strip():
+            indent = " " * (len(line) - len(line.lstrip()))
+            written.append(f"{indent}{name}{part} <= {assignment[3]};")
+    return "\n".join([*written, "  end", ""])

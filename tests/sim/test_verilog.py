@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.verilog import with_narrow_sums, with_replications
+from sim.verilog import with_narrow_sums, with_registers, with_replications
 
 _NAMES = st.sampled_from(["a", "\\b$1 "])
 
@@ -99,3 +99,61 @@ def test_a_sum_stays_where_all_of_it_may_be_used(uses, value):
     module = _module(*uses, value=value)
     assert "  wire [64:0] \\$1 ;\n" in with_narrow_sums(module)
     assert f"  assign \\$1  = {value};" in with_narrow_sums(module)
+
+
+_DECIDED = """\
+module m(clk, enable, next);
+  reg [7:0] \\$1 ;
+  reg [7:0] kept;
+  always @(posedge clk)
+    kept <= \\$1 ;
+  always @* begin
+    if (\\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    \\$1 [0] = kept[0];
+    \\$1 [7:1] = next[7:1];
+    if (enable) begin
+      \\$1 [0] = 1'h1;
+    end
+    if (rst) begin
+      \\$1  = 8'h00;
+    end
+  end
+endmodule
+"""
+
+
+def test_a_register_is_assigned_where_its_next_value_is_decided():
+    made = with_registers(_DECIDED)
+    assert "always @*" not in made and "kept[0] <= kept[0];" not in made
+    assert (
+        made.split("  reg [7:0] kept;\n")[1]
+        == """\
+  always @(posedge clk) begin
+    kept[7:1] <= next[7:1];
+    if (enable) begin
+      kept[0] <= 1'h1;
+    end
+    if (rst) begin
+      kept <= 8'h00;
+    end
+  end
+endmodule
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # Somebody else looks at the next value, or it is looked at on the way.
+        ("endmodule", "  assign seen = \\$1 ;\nendmodule"),
+        ("next[7:1]", "\\$1 [7:1]"),
+        # It is not all that is decided there.
+        ("    if (rst)", "    \\$2  = 1'h0;\n    if (rst)"),
+        # Nothing takes it.
+        ("    kept <= \\$1 ;", "    kept <= \\$3 ;"),
+    ],
+)
+def test_what_is_more_than_a_register_stays(old, new):
+    module = _DECIDED.replace(old, new)
+    assert module != _DECIDED and with_registers(module) == module
