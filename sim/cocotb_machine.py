@@ -210,13 +210,16 @@ class CocotbSoc:
         self._publish()
         return events
 
-    def resume_and_run(self, pc: int, value: int, rd: int, charge: int, cycles: int) -> Event:
-        return resume(self._resume_and_run)(pc, value, rd, charge, cycles)
+    def resume_and_run(
+        self, pc: int, value: int, rd: int, charge: int, cycles: int, retires: bool = False
+    ) -> Event:
+        return resume(self._resume_and_run)(pc, value, rd, charge, cycles, retires)
 
-    async def _resume_and_run(self, pc, value, rd, charge, cycles) -> Event:
+    async def _resume_and_run(self, pc, value, rd, charge, cycles, retires) -> Event:
         if charge and await self._skip(charge):
             charge = 0
-        self._set("resume__payload", RESUME.encode(value=value, pc=pc, charge=charge, rd=rd))
+        record = RESUME.encode(value=value, pc=pc, charge=charge, rd=rd, retires=retires)
+        self._set("resume__payload", record)
         self._set("resume__valid", 1)
         for _ in range(_ANSWER_LIMIT):
             await self._settle()

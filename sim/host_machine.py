@@ -53,7 +53,9 @@ class Simulation(Protocol):
 
     def reset(self) -> None: ...
     def run(self, cycles: int) -> Event: ...
-    def resume_and_run(self, pc: int, value: int, rd: int, charge: int, cycles: int) -> Event: ...
+    def resume_and_run(
+        self, pc: int, value: int, rd: int, charge: int, cycles: int, retires: bool = False
+    ) -> Event: ...
     def read(self, address: int, mask: int = 0xFF) -> int: ...
     def write(self, address: int, data: int, mask: int = 0xFF) -> None: ...
     def repeat_read(self, address: int, count: int) -> bytes: ...
@@ -157,16 +159,19 @@ class HostPortMachine:
             return self._simulation.run(cycles)
         self._armed = None
         self._caches_empty = self._ram_current = False
-        return self._simulation.resume_and_run(*armed, cycles)
+        pc, value, rd, charge, retires = armed
+        return self._simulation.resume_and_run(pc, value, rd, charge, cycles, retires)
 
-    def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
+    def resume(
+        self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0, retires: bool = False
+    ) -> None:
         """Arm the hart to go on at ``pc`` in the record's privilege with the next ``run``."""
         if not self._simulation.parked:
             raise MachineBusy("the hart runs already")
         if charge > _CHARGE_STEP:
             self.charge(charge)
             charge = 0
-        self._armed = (pc & _WORD, value & _WORD, rd, charge)
+        self._armed = (pc & _WORD, value & _WORD, rd, charge, retires)
 
     def stop(self) -> None:
         """Ask a running hart to park (kind STOP) before its next instruction."""

@@ -469,12 +469,14 @@ class LockstepMachine:
         self._machine.trace(_SLICE)
         self.lockstep = None
 
-    def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
+    def resume(
+        self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0, retires: bool = False
+    ) -> None:
         machine = self._machine
         record = machine.park
         hart = self._followed().hart
         if record.kind == ParkKind.VM_EXIT:
-            hart.vmx.resume(pc, rd=rd, value=value)
+            hart.vmx.resume(pc, rd=rd, value=value, retires=retires)
         else:
             if record.kind == ParkKind.ROOT_TRAP:
                 hart.return_from_machine()
@@ -484,7 +486,9 @@ class LockstepMachine:
             hart.memory.reserved = None
             if rd:
                 hart.x[rd] = value
-        machine.resume(pc, rd=rd, value=value, charge=charge)
+            if retires:
+                (hart.vmx or hart.csr).count_retired()
+        machine.resume(pc, rd=rd, value=value, charge=charge, retires=retires)
 
     def _followed(self):
         """The model, from now on at the latest."""

@@ -49,7 +49,9 @@ _SIGNATURES = {
     "status": (POINTER(_Status), c_void_p),
     "ram": (c_void_p, c_void_p),
     "run": (c_uint32, c_void_p, c_uint64),
-    "resume_and_run": (c_uint32, c_void_p, c_uint64, c_uint64, c_uint32, c_uint32, c_uint64),
+    "resume_and_run": (
+        c_uint32, c_void_p, c_uint64, c_uint64, c_uint32, c_uint32, c_uint64, c_int,
+    ),
     "access": (c_int, c_void_p, c_uint32, c_int, c_uint8, c_uint64, c_void_p),
     "repeat": (c_int, c_void_p, c_uint32, c_int, c_void_p, c_uint64),
     "skip": (c_int, c_void_p, c_uint32),
@@ -174,9 +176,13 @@ class Verilated:
         """Clock until an event, for at most ``cycles`` cycles."""
         return self._sliced(self._run(self._handle, min(cycles, _SLICE)), cycles)
 
-    def resume_and_run(self, pc: int, value: int, rd: int, charge: int, cycles: int) -> Event:
+    def resume_and_run(
+        self, pc: int, value: int, rd: int, charge: int, cycles: int, retires: bool = False
+    ) -> Event:
         """Send the parked hart on and ``run``."""
-        events = self._resume_and_run(self._handle, pc, value, rd, charge, min(cycles, _SLICE))
+        events = self._resume_and_run(
+            self._handle, pc, value, rd, charge, min(cycles, _SLICE), retires
+        )
         return self._sliced(events, cycles)
 
     def _sliced(self, events: int, cycles: int) -> Event:

@@ -48,12 +48,10 @@ class InstructionCounter:
         """The hart has retired instructions that are not this guest's."""
         self._ahead -= instructions
 
-    def count(self, instret: int) -> int | None:
-        """The VMM has carried out an instruction: the field's new value; None: it stands still."""
-        if self._inhibit & _IR:
-            return None
-        self._ahead += 1
-        return self._ahead + instret & _ALL
+    def count(self) -> None:
+        """The VMM has carried out an instruction, and the next resume says so."""
+        if not self._inhibit & _IR:
+            self._ahead += 1
 
     def access(self, access: CsrAccess, instret: int) -> tuple[int, dict[str, int]]:
         """Do what a CSR instruction that writes does: what rd gets, and fields with their values.

@@ -89,10 +89,13 @@ class Machine(Protocol):
         Raises ValueError when they are negative.
         """
 
-    def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
+    def resume(
+        self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0, retires: bool = False
+    ) -> None:
         """Arm the hart to go on at ``pc`` in the record's privilege with the next ``run``.
 
-        From a park by a VM exit that is VMRESUME, of the guest at ``pc``; where it is a VMfail the
+        With ``retires``, minstret counts an instruction that the VMM has carried out, as one of the
+        world in which the hart goes on. From a park by a VM exit that is VMRESUME, of the guest at ``pc``; where it is a VMfail the
         hart parks again, kind STOP.
         """
 

@@ -72,9 +72,14 @@ class Vcpu:
         self.record: ParkRecord = machine.park
         self.parked = True
 
-    def resume(self, pc: int, rd: int = 0, value: int = 0, charge: int = 0) -> None:
-        """Let the next ``run`` go on at ``pc``, after ``charge`` cycles, with ``value`` in rd."""
-        self._machine.resume(pc, rd=rd, value=value, charge=charge)
+    def resume(
+        self, pc: int, rd: int = 0, value: int = 0, charge: int = 0, retires: bool = False
+    ) -> None:
+        """Let the next ``run`` go on at ``pc``, after ``charge`` cycles, with ``value`` in rd.
+
+        With ``retires``, minstret counts an instruction that the VMM has carried out.
+        """
+        self._machine.resume(pc, rd=rd, value=value, charge=charge, retires=retires)
         self.parked = False
 
     def launch(self) -> None:

@@ -114,7 +114,7 @@ class VmxGuest:
     end : End or None
     waits : bool
         It has exited by wfi.
-    charge, rd, value, pc : int
+    charge, rd, value, pc, retires :
         What the exit under way adds up to, and how the guest goes on.
     """
 
@@ -160,6 +160,7 @@ class VmxGuest:
         self.exit_code: int | None = None
         self.charge = self.rd = self.value = 0
         self.pc = 0
+        self.retires = False
         #: Instructions the VMM has carried out instead of the hart.
         self.emulated = 0
         self.launched = False
@@ -235,7 +236,7 @@ class VmxGuest:
     def enter(self) -> None:
         """Let the next run of the vCPU go on in the guest. Raises MachineError."""
         if self.launched:
-            self.vcpu.resume(self.pc, self.rd, self.value, self.charge)
+            self.vcpu.resume(self.pc, self.rd, self.value, self.charge, self.retires)
             return
         self._write(_N["guest_pc"], self.pc)
         self._spend(self.charge)
@@ -256,7 +257,7 @@ class VmxGuest:
         self.now = record.cycle
         self._left_at = record.instret
         self.pc = record.pc
-        self.waits = False
+        self.waits = self.retires = False
         self.rd = self.value = 0
         self.charge = self._exit_price
         self._changed = True
@@ -394,10 +395,9 @@ class VmxGuest:
     def _retire(self) -> None:
         """The instruction that exited has been carried out, and the guest counts it."""
         self.emulated += 1
+        self.retires = True
         self.pc = self.pc + self.vcpu.record.length & _ALL
-        count = self._retired.count(self.vcpu.record.instret)
-        if count is not None:
-            self._write(_N["guest_minstret"], count)
+        self._retired.count()
 
     # -- between an exit and the next entry --------------------------------------------------------
 

@@ -61,6 +61,7 @@ RESUME = Layout.packed("resume",
     ("pc", 64, "Where the hart goes on."),
     ("charge", 32, "Cycles for which everything but the hart runs first."),
     ("rd", 5, "Register written before the first instruction; 0 for none."),
+    ("retires", 1, "An instruction the host has carried out retires: minstret counts it."),
 )
 
 RETIREMENT = Layout.packed("retirement",

@@ -331,7 +331,7 @@ class Hart(wiring.Component):
             csr.time.eq(self.time),
             csr.skip.eq(self.skip),
             csr.advance.eq(parking.advance),
-            csr.retired.eq(commit.retired),
+            csr.retired.eq(commit.retired | parking.retires),
             csr.trap_valid.eq(commit.trapped),
             csr.trap.eq(commit.trap),
             csr.trap_pc.eq(commit.trap_pc),

@@ -65,6 +65,8 @@ class ParkingUnit(wiring.Component):
     stop : Out(1)
         To the commit stage.
     clear_reservation : Out(1)
+    retires : Out(1)
+        What a resume has asked to be counted retires, in the world in which the hart goes on.
     failed_entry : Out(1)
         The guest state was bad, in an entry asked for here, and the hart parks for it.
     vmx : Out(VmxPort())
@@ -109,6 +111,7 @@ class ParkingUnit(wiring.Component):
     fence_i: Out(1)
     clean: Out(stream.Signature(1))
     cleaned: In(1)
+    retires: Out(1)
     failed_entry: Out(1)
     vmx: Out(VmxPort())
 
@@ -127,6 +130,7 @@ class ParkingUnit(wiring.Component):
         charge = Signal(32)
         commanded = Signal()  # the charge under way belongs to a command, not to a resume
         going, resumed = Signal(), self.resume.payload
+        retires = Signal()  # what goes on counts an instruction
         # A resume is taken: the hart goes on, or the VMX unit is asked for an entry.
         taken, entering = Signal(), Signal()
         stop_pending, stepped, first_pending = Signal(), Signal(), Signal()
@@ -268,7 +272,7 @@ class ParkingUnit(wiring.Component):
         with m.If(taken):
             m.d.comb += self.gpr_write.eq(resumed.rd)
         if self._vmx:
-            self._ask(m, state, taken, going, entering, commanded)
+            self._ask(m, state, taken, going, entering, commanded, retires)
             with m.If((state == _State.VMX_ANSWER) & self.vmx.answered):
                 self._hear(
                     m, state, kind, command, going, commanded, where, pc, privilege, answer,
@@ -276,7 +280,8 @@ class ParkingUnit(wiring.Component):
                 )  # fmt: skip
             self._show_exit(m, kind)
         else:
-            m.d.comb += going.eq(taken)
+            m.d.comb += [going.eq(taken), retires.eq(resumed.retires)]
+        m.d.sync += self.retires.eq(going & retires)
         with m.If(going):
             m.d.sync += [state.eq(_State.RUNNING), stepped.eq(0), first_pending.eq(1)]
         return m
@@ -334,21 +339,28 @@ class ParkingUnit(wiring.Component):
         with m.If(exists & known & (self.vmx.world == World.ROOT)):
             m.d.sync += [answer_error.eq(0), commanded.eq(1), state.eq(_State.VMX)]
 
-    def _ask(self, m, state, taken, going, entering, commanded):
+    def _ask(self, m, state, taken, going, entering, commanded, retires):
         """Have the VMX unit carry out what the host or a resume behind a VM exit asks for."""
         vmx, request, resumed = self.vmx, self._request, self.resume.payload
         enters = (request.operation == VmxOperation.VMLAUNCH) | (
             request.operation == VmxOperation.VMRESUME
         )
         at_work = (state == _State.VMX) | (state == _State.VMX_ANSWER)
+        # Of a resume that enters a guest, until it is in there.
+        entry_retires = Signal()
+        of_entry = entry_retires & (vmx.answer.outcome == VmxOutcome.GUEST)
         m.d.comb += [
+            retires.eq(Mux(taken, resumed.retires, of_entry)),
             vmx.request.payload.eq(request),
             vmx.request.valid.eq(state == _State.VMX),
             entering.eq(at_work & enters),
             going.eq(taken & (self.park.kind != ParkKind.VM_EXIT)),
         ]
+        with m.If(vmx.answered):
+            m.d.sync += entry_retires.eq(0)
         with m.If(taken & ~going):
             m.d.sync += [
+                entry_retires.eq(resumed.retires),
                 request.operation.eq(VmxOperation.VMRESUME),
                 request.rs1.eq(resumed.pc),
                 request.moves_pc.eq(1),

@@ -139,6 +139,7 @@ class HostPortUnit(wiring.Component):
                 self.resume.payload.pc.eq(registers.resume.pc.value.value),
                 self.resume.payload.charge.eq(start.charge.value),
                 self.resume.payload.rd.eq(start.rd.value),
+                self.resume.payload.retires.eq(start.retires.value),
             ]
             with m.If(self.resume.ready):
                 m.d.sync += pending.eq(0)

@@ -120,6 +120,10 @@ class CsrFile:
         self._own = int(retires)
         self._write.get(csr.name, self._write_plain)(csr, value & _WORD)
 
+    def count_retired(self) -> None:
+        """An instruction retires that somebody else has carried out."""
+        self._instret_base -= 1
+
     # Reading.
 
     def known_pending(self) -> int:

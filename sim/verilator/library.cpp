@@ -25,8 +25,8 @@ uint8_t *vmxlab_ram(Machine *machine) { return machine->ram().bytes(); }
 uint32_t vmxlab_run(Machine *machine, uint64_t budget) { return machine->run(budget); }
 
 uint32_t vmxlab_resume_and_run(Machine *machine, uint64_t pc, uint64_t value, uint32_t rd,
-                               uint32_t charge, uint64_t budget) {
-    machine->resume(pc, value, rd, charge);
+                               uint32_t charge, uint64_t budget, int retires) {
+    machine->resume(pc, value, rd, charge, retires);
     return machine->run(budget);
 }
 

@@ -141,7 +141,8 @@ uint32_t Machine::run(uint64_t budget) {
 // Below, inputs are set and take effect in the next cycle's evaluation: what the host sends
 // goes to registers, so that no output need be settled before it is looked at.
 
-void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) {
+void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge,
+                     bool retires) {
     Ram::current = &ram_;
     if (commit_log_) commit_log_->writes(rd, value);
     Top &top = *top_;
@@ -152,6 +153,7 @@ void Machine::resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge) 
     ports::resume_payload_value.set(ports::resume_payload(top), value);
     ports::resume_payload_rd.set(ports::resume_payload(top), rd);
     ports::resume_payload_charge.set(ports::resume_payload(top), charge);
+    ports::resume_payload_retires.set(ports::resume_payload(top), retires);
     ports::resume_valid(top) = 1;
     for (uint64_t cycle = 0; cycle < kAnswerLimit; ++cycle) {
         bool taken = ports::resume_ready(top);

@@ -50,7 +50,7 @@ class Machine {
     void reset();
 
     uint32_t run(uint64_t budget);
-    void resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge);
+    void resume(uint64_t pc, uint64_t value, uint32_t rd, uint32_t charge, bool retires);
     HostResult access(uint32_t address, bool write, uint8_t mask, uint64_t data, uint64_t *answer);
 
     // Lets `cycles` pass in one step if only timers are live; false (and nothing done) if not.

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from rtl.arch.csrs import MSTATUS
+from rtl.arch.csrs import CSRS, MSTATUS
 from rtl.arch.memory_map import MEMORY_MAP
 from rtl.arch.records import ParkKind
 from rtl.arch.traps import INTERRUPT_BIT, Exception_, Interrupt, Privilege
@@ -362,3 +362,21 @@ def test_counts_of_the_record_are_those_of_the_counters(loaded, image):
     assert exits.count[E.ECALL_FROM_USER].value == 5
     # What lies before the first exit is the start of the hart.
     assert exits.cycles[E.ECALL_FROM_USER].value == counters["transition"] - before[0]
+
+
+@pytest.mark.parametrize("inhibit", [0, 1, 4])
+def test_a_resume_counts_what_the_host_has_carried_out(loaded, image, inhibit):
+    """In minstret alone: what the hart has retired itself is told apart."""
+    loaded.machine.write_gpr(A2, 5)
+    loaded.machine.write_privilege(USER)
+    loaded.machine.write_csr(CSRS["mcountinhibit"].number, inhibit)
+    pc, carried_out = image.symbols["calls"], 0
+    for retires in (False, True, True, False, True):
+        loaded.machine.resume(pc, retires=retires)
+        assert loaded.machine.run(10_000) == Event.PARKED
+        carried_out += retires
+        record = loaded.machine.park
+        counted = 0 if inhibit & 4 else record.instret + carried_out
+        assert loaded.csr("minstret") == counted
+        assert loaded.machine.counters()["instructions"] == record.instret
+        pc = record.pc + 4

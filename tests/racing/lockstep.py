@@ -109,10 +109,10 @@ class RacingLockstep(LockstepMachine):
         super().reset()
         self._master = None
 
-    def resume(self, pc: int, *, rd: int = 0, value: int = 0, charge: int = 0) -> None:
+    def resume(self, pc: int, **more) -> None:
         if self._master is not None:
             self.write_memory(CONTROL, bytes(8))
-        super().resume(pc, rd=rd, value=value, charge=charge)
+        super().resume(pc, **more)
         if self._master is None:
             self._master = _Master(self.lockstep.hart.memory)
 

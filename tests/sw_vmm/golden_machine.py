@@ -130,20 +130,20 @@ class GoldenMachine:
         self._privilege = park["privilege"]
         self.park = ParkRecord(**park, cycle=self.cycle, instret=self._instret(), time=self.time)
 
-    def resume(self, pc, *, rd=0, value=0, charge=0):
+    def resume(self, pc, *, rd=0, value=0, charge=0, retires=False):
         self._need_parked()
-        self._armed = (pc & _WORD, rd, value & _WORD)
+        self._armed = (pc & _WORD, rd, value & _WORD, retires)
         self.cycle += charge
         self.charged += charge
 
     def _go_on(self):
-        pc, rd, value = self._armed
+        pc, rd, value, retires = self._armed
         self._armed = None
         self.parked = False
         hart, kind = self.hart, self.park.kind
         if kind == ParkKind.VM_EXIT:
             self._leaving = True
-            self.operation.resume(pc, rd=rd, value=value)
+            self.operation.resume(pc, rd=rd, value=value, retires=retires)
             self._entered()
             return
         if rd:
@@ -154,6 +154,8 @@ class GoldenMachine:
         hart.privilege, hart.pc = self._privilege, pc
         hart.memory.reserved = None
         hart.switched()
+        if retires:
+            self.operation.count_retired()
 
     def _entered(self):
         """After VMLAUNCH or VMRESUME: in the guest, or not."""

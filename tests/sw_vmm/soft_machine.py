@@ -132,7 +132,7 @@ class SoftMachine:
             hart.length if fetched else 0, kind, self.privilege, 0,
         )  # fmt: skip
 
-    def resume(self, pc, *, rd=0, value=0, charge=0):
+    def resume(self, pc, *, rd=0, value=0, charge=0, retires=False):
         self._need_parked()
         if self.privilege != USER:
             raise AssertionError("this machine runs nothing but U-mode")

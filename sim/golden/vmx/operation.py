@@ -224,17 +224,28 @@ class VmxOperation:
         """The park record of the latest exit, without counters and times."""
         return self._park
 
-    def resume(self, pc: int, *, rd: int = 0, value: int = 0) -> None:
-        """Go on from a park by an exit: the guest at ``pc``, with ``rd`` written."""
+    def resume(self, pc: int, *, rd: int = 0, value: int = 0, retires: bool = False) -> None:
+        """Go on from a park by an exit: the guest at ``pc``, with ``rd`` written.
+
+        With ``retires`` it counts an instruction that the host has carried out.
+        """
         hart = self._hart
         if rd:
             hart.x[rd] = value
         self.vmcs.fields["guest_pc"] = pc
         status = self.enter(launch=False, instruction=False)
+        if retires and hart.world:
+            self.count_retired()
         self.root_csr.values["vmxstatus"] = status or 0
         if status is not None:
             # It stops again, before the instruction at host_pc.
             hart.due = PARK_DUE
+
+    def count_retired(self) -> None:
+        """An instruction of the world at work retires that the host has carried out."""
+        self.root_csr.count_retired()
+        if self._hart.world:
+            self.guest_csr.count_retired()
 
     # What a guest's instruction meets.
 

@@ -454,6 +454,26 @@ def test_an_exit_parks_when_asked_to():
     assert vmx.root_csr.retired == retired + 1 + 2
 
 
+@pytest.mark.parametrize("inhibit", [0, 1, 4])
+def test_what_the_host_has_carried_out_counts_as_retired(inhibit):
+    world = World()
+    vmx = world.hart.vmx
+    vmx.park_exits = 1 << REASON.EPT_VIOLATION
+    absent = encode("ld", rd=5, rs1=5)
+    code = [absent, absent, encode("csrrs", rd=6, csr=number("minstret")), vmx_word("vmcall")]
+    world.hart.x[5] = ABSENT
+    world.launch(code=code, guest_mcountinhibit=inhibit, guest_minstret=7)
+    world.run()
+    vmx.resume(GUEST + 4, retires=True)
+    world.run()
+    assert vmx.parked
+    vmx.resume(GUEST + 8)
+    world.run(2)
+    counted = not inhibit & 4
+    assert world.hart.x[6] == 7 + counted
+    assert world.read("guest_minstret") == 7 + 2 * counted
+
+
 def test_resuming_a_guest_that_cannot_go_on():
     world = World()
     vmx = world.hart.vmx

@@ -124,7 +124,7 @@ class GuestDifferential:
             return
         fetched = park.length or not park.gva
         pc = park.pc + park.length if fetched else GUEST
-        machine.resume(pc, rd=_RD, value=park.gpa)
+        machine.resume(pc, rd=_RD, value=park.gpa, retires=fetched)
 
     def _give_up(self):
         """Leave an entry that fails: the host's program goes on at host_pc."""

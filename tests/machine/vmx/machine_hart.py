@@ -336,9 +336,9 @@ class _Vmx:
     def park_exits(self, reasons):
         self._machine.park_on_exits(reasons)
 
-    def resume(self, pc, *, rd=0, value=0):
+    def resume(self, pc, *, rd=0, value=0, retires=False):
         """VMRESUME, as the host does it; the guest's first instruction follows with the next step."""
-        self._machine.resume(pc, rd=rd, value=value)
+        self._machine.resume(pc, rd=rd, value=value, retires=retires)
         if self._machine.lockstep.hart.world:
             self._hart._armed = True
         else:

@@ -78,6 +78,8 @@ class Bench:
         """The charge passes, if there is one; then one cycle sends the hart off."""
         ctx, dut = self.ctx, self.dut
         payload = dut.resume.payload
+        retires = self.rng.randrange(2)
+        ctx.set(payload.retires, retires)
         for name, given in (("pc", pc), ("rd", rd), ("value", value), ("charge", charge)):
             ctx.set(payload[name], given)
         ctx.set(dut.resume.valid, 1)
@@ -96,7 +98,9 @@ class Bench:
         assert ctx.get(dut.privilege_write)
         assert ctx.get(dut.privilege_next.as_value()) == privilege
         assert ctx.get(dut.clear_reservation)
+        assert not ctx.get(dut.retires)
         await self.cycle(TRANSITION)
+        assert ctx.get(dut.retires) == retires
         ctx.set(dut.resume.valid, 0)
         assert not ctx.get(dut.redirect.valid) and not ctx.get(dut.hold)
         assert not ctx.get(dut.clear_reservation)

@@ -419,7 +419,7 @@ async def resume_by_registers(host, resume):
     """Resume; everything is written before ``go``."""
     await host.write("resume.value", resume["value"])
     await host.write("resume.pc", resume["pc"])
-    start = word("resume.start", charge=resume["charge"], rd=resume["rd"], go=1)
+    start = word("resume.start", go=1, **{n: resume[n] for n in ("charge", "rd", "retires")})
     await host.write("resume.start", start)
 
 
@@ -454,7 +454,7 @@ def test_both_ways_to_resume_are_served_and_hold_still(first, second, wide_delay
     async def registers(host):
         await host.write("resume.value", first["value"])
         await host.write("resume.pc", first["pc"])
-        start = word("resume.start", charge=first["charge"], rd=first["rd"], go=1)
+        start = word("resume.start", go=1, **{n: first[n] for n in ("charge", "rd", "retires")})
         # The port is busy when the wide resume came first.
         refused.append((await host.access("resume.start", write=1, data=start)).error)
 
@@ -491,7 +491,7 @@ def test_stop_is_held_until_the_hart_parks():
         await host.ctx.tick()
         assert host.ctx.get(dut.stop) == 0
         # A stop that follows a resume is not lost, though the hart is still parked.
-        await resume_by_registers(host, {"value": 0, "pc": 0, "charge": 0, "rd": 0})
+        await resume_by_registers(host, {field.name: 0 for field in records.RESUME.fields})
         await host.write("control", stop)
         await wait(host.ctx, 5)
         await get(host.ctx, dut.resume)
