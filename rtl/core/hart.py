@@ -364,16 +364,17 @@ class Hart(wiring.Component):
         # Between park and resume the MMU ends what it has begun, so that how long the machine stays
         # parked makes no difference; commands wait too, so that each invalidation stays precise.
         settled = Signal()
-        quiet = csr.quiet if self._vmx else Const(1, 1)
+        quiet, saved = (csr.quiet, ~csr.saving) if self._vmx else (Const(1, 1), Const(1, 1))
         m.d.comb += [settled.eq(mmu.settled & csr.cleared & quiet), self.settled.eq(csr.settled)]
-        for outer, inner in (
-            (self.host.request, parking.host.request),
-            (self.resume, parking.resume),
+        # The fields of an exit may be written behind the entry that follows it.
+        for outer, inner, open_ in (
+            (self.host.request, parking.host.request, settled & saved),
+            (self.resume, parking.resume, settled),
         ):
             m.d.comb += [
                 inner.payload.eq(outer.payload),
-                inner.valid.eq(outer.valid & settled),
-                outer.ready.eq(inner.ready & settled),
+                inner.valid.eq(outer.valid & open_),
+                outer.ready.eq(inner.ready & open_),
             ]
         connect(m, parking.host.response, flipped(self.host.response))
         connect(m, parking.clean, data_cache.i_clean)

@@ -37,8 +37,8 @@ class Worlds(wiring.Component):
         Bit n: VM exits of reason n park.
     invalidate : Out(stream.Signature(Invalidation))
     memory : Out(SnoopPort())
-    quiet : Out(1)
-        The VMX unit has nothing under way that time spent parked could finish.
+    quiet, saving : Out(1)
+        The VMX unit's ``settled`` and ``saving``.
     """
 
     request: In(CsrRequest)
@@ -81,6 +81,7 @@ class Worlds(wiring.Component):
     invalidate: Out(stream.Signature(Invalidation))
     memory: Out(SnoopPort())
     quiet: Out(1)
+    saving: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -178,6 +179,7 @@ class Worlds(wiring.Component):
             guest.root_pending.eq(root.pending),
             self.interrupt.eq(Mux(non_root, guest.interrupt | vmx.event.valid, root.interrupt)),
             self.quiet.eq(vmx.settled),
+            self.saving.eq(vmx.saving),
         ]
         m.d.comb += [
             port.fields.eq(fields),

@@ -66,8 +66,10 @@ class SavedFields(data.Struct):
 
 
 _FIELDS = tuple(name for name, _ in data.Layout.cast(SavedFields))
+#: What an entry right behind an exit changes, or leaves for the next exit to wait for.
+_FIRST = ("exit_pc", "entry_interruption", "entry_check")
 #: Fields in the order in which they are written, each with where its value stands.
-_ROWS = {**{name: name for name in _FIELDS}, "exit_pc": "guest_pc"}
+_ROWS = {name: name for name in (*_FIRST, *_FIELDS)} | {"exit_pc": "guest_pc"}
 _EXIT = tuple(
     name
     for name in _ROWS
@@ -89,8 +91,9 @@ def _reasons(use) -> tuple[int, ...]:
 class SavedState(wiring.Component):
     """Hold these fields in registers; write what has changed into the VMCS, a field per cycle.
 
-    At most one of the strobes comes in a cycle, and only while ``idle``; ``pc_stb`` may come in the
-    cycle before another.
+    At most one of the strobes comes in a cycle. What has not been written by the time it changes
+    is written once, as it then is; ``exit_pc`` needs the cycle after ``exit_stb`` for it, in which
+    ``pc_stb`` must not come.
 
     Members
     -------

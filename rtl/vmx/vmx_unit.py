@@ -53,7 +53,7 @@ class VmxUnit(wiring.Component):
     -------
     request : In(stream.Signature(VmxRequest))
         One instruction that is legal: with ``on`` = 0 VMXON alone, never VMFUNC. Taken when all that
-        the last exit or entry left to do is done.
+        the last exit or entry left to do is done; one that moves the pc does not wait for ``saving``.
     answer : Out(stream.Signature(VmxAnswer))
         Answers each request once. With outcome GUEST the guest goes on from the cycle in which
         the answer is taken; the unit is in non-root operation from the next on.
@@ -98,7 +98,9 @@ class VmxUnit(wiring.Component):
         Of the current VMCS. ``saved`` describes the latest exit or failed entry while the hart is
         parked for it; its pc and privilege are ``guest_pc`` and ``guest_privilege``.
     settled : Out(1)
-        Nothing is under way that time spent parked could finish.
+        But for ``saving``, nothing is under way that time spent parked could finish.
+    saving : Out(1)
+        Fields of the last exit are on their way into the VMCS.
     """
 
     request: In(stream.Signature(VmxRequest))
@@ -133,6 +135,7 @@ class VmxUnit(wiring.Component):
     fields: Out(VmcsMirror)
     saved: Out(SavedFields)
     settled: Out(1)
+    saving: Out(1)
 
     def elaborate(self, platform):
         m = Module()
@@ -161,9 +164,9 @@ class VmxUnit(wiring.Component):
         self._tell(m)
         self._invalidations(m)
         self._guest(m)
+        m.d.comb += self.saving.eq(~saved.idle)
         m.d.comb += self.settled.eq(
             ((state == _State.IDLE) | (state == _State.ANSWER))
-            & saved.idle
             & (vmcs.idle | (state == _State.ANSWER))
             & ~self._invalidating
             & self._checks.settled
@@ -286,7 +289,10 @@ class VmxUnit(wiring.Component):
     def _take(self, m):
         taken = self.request.payload
         m.d.comb += self.request.ready.eq(
-            (self.world == World.ROOT) & self._saved.idle & self._vmcs.idle & ~self._invalidating
+            (self.world == World.ROOT)
+            & (self._saved.idle | taken.moves_pc)
+            & self._vmcs.idle
+            & ~self._invalidating
         )
         m.d.sync += [
             self._outcome.eq(VmxOutcome.NEXT),
@@ -431,7 +437,7 @@ class VmxUnit(wiring.Component):
         eptp, vpid = self.fields.eptp, self.fields.vpid
         leaving = self._leaving
         m.d.comb += [
-            self.exit.ready.eq((self.world == World.NON_ROOT) & saved.idle & ~self._invalidating),
+            self.exit.ready.eq((self.world == World.NON_ROOT) & ~self._invalidating),
             leaving.eq(self.exit.valid & self.exit.ready),
             self.exit_parks.eq(self.park_exits.bit_select(record.reason, 1)),
             timer.load.eq(self._entering),

@@ -70,6 +70,34 @@ def test_an_exit_and_the_entry_behind_it(machine):
     assert costs[-1] == 14
 
 
+def test_how_long_the_hart_stays_parked_makes_no_difference(machine):
+    """The fields of an exit are written meanwhile, or behind the next entry."""
+    world = World()
+    world.guest_code(*[vmx_word("vmcall")] * 16)
+    started(machine, world)
+    assert machine.vmx("vmlaunch") == 0
+    until_parked(machine)
+    # The first time the code comes into the cache.
+    for _ in range(2):
+        costs, pc = [], GUEST
+        for accesses in (0, 0, 1, 2, 3, 5, 9, 0, 0, 4, 0):
+            for _ in range(accesses):
+                assert machine.host_port.status.parked
+            before = machine.park.cycle
+            pc += 4
+            machine.resume(pc)
+            costs.append(until_parked(machine).cycle - before)
+    assert costs == [14] * len(costs)
+    names = ("exit_pc", "exit_reason", "exit_instruction", "exit_instruction_length", "guest_pc")
+    assert [machine.read_field(VMCS_FIELDS[name].number) for name in names] == [
+        pc,
+        ExitReason.VMCALL,
+        vmx_word("vmcall"),
+        4,
+        pc,
+    ]
+
+
 def test_loading_another_vmcs(machine):
     """Both regions in the cache, a few fields of the one before changed: only they are written."""
     world = World()
