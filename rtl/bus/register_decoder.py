@@ -94,10 +94,13 @@ class RegisterDecoder(wiring.Component):
             m.d.comb += [
                 target.request.p.eq(request.p),
                 target.request.p.address.eq(_relative(request.p.address, region)),
-                target.request.valid.eq(request.valid & ~waiting & in_region),
             ]
-            with m.If(in_region):
-                m.d.comb += [chosen.eq(number), request.ready.eq(~waiting & target.request.ready)]
+            with m.If(request.valid), m.If(in_region):
+                m.d.comb += [
+                    chosen.eq(number),
+                    target.request.valid.eq(~waiting),
+                    request.ready.eq(~waiting & target.request.ready),
+                ]
             with m.If(waiting & (owner == number)):
                 m.d.comb += [
                     response.p.eq(target.response.p),

@@ -145,6 +145,8 @@ class RegisterBlock(wiring.Component):
         There only if something in the map is ``idle_only``.
     refused : Out(Refusal)
         In the cycle in which an error response appears: why. In all others ``Refusal.NONE``.
+    asking : Out(1)
+        One of the external ports has a request.
     one member per register, named like it
         Its members are the fields, and theirs are, with the meaning SystemRDL gives the words:
         ``value`` (out, if hw reads), ``next`` (in, if hw writes), ``we`` or ``wel``, ``hwset``,
@@ -176,11 +178,11 @@ class RegisterBlock(wiring.Component):
             for name, enumeration in register_map.enumerations.items()
         }
         self._guarded = any(item.idle_only for item in register_map.walk())
-        members = {"bus": In(RegisterBus()), "refused": Out(Refusal)}
+        members = {"bus": In(RegisterBus()), "refused": Out(Refusal), "asking": Out(1)}
         if self._guarded:
             members["busy"] = In(1)
         for name, member in self._members(register_map.items).items():
-            if name in ("bus", "refused", "busy") or hasattr(type(self), name):
+            if name in ("bus", "refused", "busy", "asking") or hasattr(type(self), name):
                 raise MapError(f"{register_map.name}.{name}: the block itself uses this name")
             members[name] = member
         super().__init__(members)
@@ -287,31 +289,40 @@ class RegisterBlock(wiring.Component):
         shift = kept.byte << 3 if narrow else C(0, 1)
 
         refusal = Signal(Refusal)
-        with m.If(~inside | ~(internal.hit | external.hit)):
-            m.d.comb += refusal.eq(Refusal.NO_SUCH_REGISTER)
-        with m.Elif(busy & (internal.hit & internal.guarded | external.hit & external.guarded)):
-            m.d.comb += refusal.eq(Refusal.BUSY)
+        guarded = internal.hit & internal.guarded | external.hit & external.guarded
+        with m.If(self.bus.request.valid):
+            with m.If(~inside | ~(internal.hit | external.hit)):
+                m.d.comb += refusal.eq(Refusal.NO_SUCH_REGISTER)
+            with m.Elif(busy & guarded):
+                m.d.comb += refusal.eq(Refusal.BUSY)
         allowed = refusal == Refusal.NONE
+        # What goes to the external element asked, from its first byte on.
+        mask, written = Signal(8), Signal(64)
 
         m.d.sync += self.refused.eq(Refusal.NONE)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.bus.request.ready.eq(1)
-                m.d.sync += [
-                    kept.eq(external),
-                    kept_access.eq(access),
-                    sent.eq(0),
-                    answer.payload.data.eq(Mux(allowed & internal.hit, internal.data, 0)),
-                    answer.payload.error.eq(~allowed),
-                ]
                 with m.If(self.bus.request.valid):
                     m.d.comb += acting.eq(allowed & internal.hit)
-                    m.d.sync += self.refused.eq(refusal)
+                    m.d.sync += [
+                        kept.eq(external),
+                        kept_access.eq(access),
+                        sent.eq(0),
+                        answer.payload.data.eq(Mux(allowed & internal.hit, internal.data, 0)),
+                        answer.payload.error.eq(~allowed),
+                        self.refused.eq(refusal),
+                    ]
                     with m.If(allowed & external.forwarded):
                         m.next = "FORWARD"
                     with m.Else():
                         m.next = "ANSWER"
             with m.State("FORWARD"):
+                m.d.comb += [
+                    self.asking.eq(~sent),
+                    mask.eq(kept_access.mask >> (kept.byte if narrow else 0)),
+                    written.eq(kept_access.data >> shift),
+                ]
                 for number, part in enumerate(externals):
                     request, response = part.port.request, part.port.response
                     with m.If(kept.port == number):
@@ -338,8 +349,8 @@ class RegisterBlock(wiring.Component):
             m.d.comb += [
                 payload.index.eq(kept.index),
                 payload.write.eq(kept_access.write),
-                payload.mask.eq(kept_access.mask >> (kept.byte if narrow else 0)),
-                payload.data.eq(kept_access.data >> shift),
+                payload.mask.eq(mask),
+                payload.data.eq(written),
             ]
         return m
 
@@ -357,6 +368,7 @@ class RegisterBlock(wiring.Component):
                     field,
                     getattr(leaf.ports, field.name, None),
                     place=place.start,
+                    acting=acting,
                     written=Mux(touched & access.write, bits[place], 0),
                     data=access.data[place],
                     read=Mux(touched & ~access.write, bits[place], 0),
@@ -367,14 +379,16 @@ class RegisterBlock(wiring.Component):
         mask = self.bus.request.payload.mask
         decoded = Signal(data.StructLayout({"hit": 1, "guarded": 1, "data": 64}))
         held, guarded = Signal(8), Signal(8)
-        m.d.comb += [
-            decoded.hit.eq(held.any() & ~(mask & ~held).any()),
-            decoded.guarded.eq((mask & guarded).any()),
-        ]
         words = {}
         for leaf in leaves:
             words.setdefault(leaf.offset // _WORD_BYTES, []).append(leaf)
-        with m.Switch(word):
+        # Nothing is decoded while nobody asks: simulation would do little else in most blocks.
+        with m.If(self.bus.request.valid):
+            m.d.comb += [
+                decoded.hit.eq(held.any() & ~(mask & ~held).any()),
+                decoded.guarded.eq((mask & guarded).any()),
+            ]
+        with m.If(self.bus.request.valid), m.Switch(word):
             for number, inhabitants in sorted(words.items()):
                 with m.Case(number):
                     for leaf in inhabitants:
@@ -407,15 +421,17 @@ class RegisterBlock(wiring.Component):
             for byte in part.lanes:
                 in_lane = ((1 << part.width // 8) - 1) << byte
                 inside, index = part.element(word, byte)
-                hit = inside & access.mask.any() & ~(access.mask & ~in_lane).any()
+                hit = Signal(name=f"hit_{number}_{byte}")
+                with m.If(self.bus.request.valid):
+                    m.d.comb += hit.eq(inside & access.mask.any() & ~(access.mask & ~in_lane).any())
                 with m.If(hit):
                     m.d.comb += [decoded.hit.eq(1), decoded.guarded.eq(part.idle_only)]
-                # A read-only and a write-only element may share an address.
-                with m.If(hit & Mux(access.write, part.writable, part.readable)):
-                    m.d.comb += [
-                        decoded.forwarded.eq(1),
-                        decoded.port.eq(number),
-                        decoded.index.eq(index),
-                        decoded.byte.eq(byte),
-                    ]
+                    # A read-only and a write-only element may share an address.
+                    with m.If(Mux(access.write, part.writable, part.readable)):
+                        m.d.comb += [
+                            decoded.forwarded.eq(1),
+                            decoded.port.eq(number),
+                            decoded.index.eq(index),
+                            decoded.byte.eq(byte),
+                        ]
         return decoded

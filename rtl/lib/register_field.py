@@ -40,10 +40,19 @@ def field_signature(field: Field, enumeration: type[enum.Enum] | None) -> wiring
 
 
 def build_field(
-    m: Module, field: Field, ports, *, place: int, written: Value, data: Value, read: Value
+    m: Module,
+    field: Field,
+    ports,
+    *,
+    place: int,
+    acting: Value,
+    written: Value,
+    data: Value,
+    read: Value,
 ):
     """Add the field's logic to ``m`` and return the value that software reads.
 
+    Only with ``acting`` does software do anything; simulation need not look further without.
     ``written`` and ``read`` have a 1 for every bit of the field that software writes or reads in
     this cycle, the same for all bits of a byte of the bus; ``data`` is what it writes. ``place``
     is the field's lowest bit on the bus. ``ports`` may be None if the field has none.
@@ -52,36 +61,49 @@ def build_field(
         modified = written.any() if field.sw_write else C(0)
         if field.on_read is not None:
             modified |= read.any()
-        if field.sw_modified:
-            m.d.sync += ports.swmod.eq(modified)
-        if field.sw_accessed:
-            m.d.sync += ports.swacc.eq(written.any() | read.any())
+        for there, name, event in (
+            (field.sw_modified, "swmod", modified),
+            (field.sw_accessed, "swacc", written.any() | read.any()),
+        ):
+            if there:
+                m.d.sync += getattr(ports, name).eq(0)
+                with m.If(acting):
+                    m.d.sync += getattr(ports, name).eq(event)
     if not field.storage:
         current = Value.cast(ports.next) if field.hw_write else C(field.reset, field.width)
     else:
         current = _build_storage(
-            m, field, ports, place=place, written=written, data=data, read=read
+            m, field, ports, place=place, acting=acting, written=written, data=data, read=read
         )
     if field.hw_read:
         m.d.comb += Value.cast(ports.value).eq(current)
     return current
 
 
-def _build_storage(m, field, ports, *, place, written, data, read):
+def _build_storage(m, field, ports, *, place, acting, written, data, read):
     stored = Signal(field.width, init=field.reset, name=field.name)
     by_software, to = _software(field, ports, stored, written=written, data=data, read=read)
     by_hardware, hardware = _hardware(field, ports, stored)
     if field.single_pulse:
         m.d.sync += stored.eq(field.reset)
-    # In runs of bits that change together, and without a multiplexer that keeps the old value:
-    # these become clock enables.
-    for run in _runs(field, place):
-        rules = [(by_software[run][0], to[run]), (by_hardware, hardware[run])]
-        first, second = reversed(rules) if field.hw_precedence else rules
-        with m.If(first[0]):
-            m.d.sync += stored[run].eq(first[1])
-        with m.Elif(second[0]):
-            m.d.sync += stored[run].eq(second[1])
+
+    def change_by_software():
+        # In runs of bits that change together, and without a multiplexer that keeps the old value:
+        # these become clock enables.
+        if field.sw_write or field.on_read is not None:
+            with m.If(acting):
+                for run in _runs(field, place):
+                    with m.If(by_software[run][0]):
+                        m.d.sync += stored[run].eq(to[run])
+
+    def change_by_hardware():
+        with m.If(by_hardware):
+            m.d.sync += stored.eq(hardware)
+
+    # Who comes last has his way.
+    changes = [change_by_hardware, change_by_software]
+    for change in reversed(changes) if field.hw_precedence else changes:
+        change()
     return stored
 
 

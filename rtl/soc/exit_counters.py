@@ -53,23 +53,25 @@ class ExitCounters(wiring.Component):
         written = Signal(REASON_COUNT)
         last_read = Signal(_REASON_WIDTH)
         row = Signal(ExitRow)
-        with m.If(written.bit_select(last_read, 1)):
-            m.d.comb += row.eq(read.data)
-        m.d.sync += last_read.eq(read.addr)
+        looking = Signal()
 
         # The latest exit is added to its row when the next one begins.
         latest = Signal(data.StructLayout({"valid": 1, "reason": _REASON_WIDTH, "cycles": 64}))
         ended = Signal.like(latest)
         ending = self.exit & latest.valid
-        m.d.sync += [ended.eq(latest), ended.valid.eq(ending & ~self.clear)]
+        m.d.sync += ended.valid.eq(ending & ~self.clear)
+        with m.If(ending):
+            m.d.sync += [ended.reason.eq(latest.reason), ended.cycles.eq(latest.cycles)]
+        with m.If((ended.valid | looking) & written.bit_select(last_read, 1)):
+            m.d.comb += row.eq(read.data)
         with m.If(self.exit):
             m.d.sync += [
                 latest.valid.eq(1),
                 latest.reason.eq(self.reason),
                 latest.cycles.eq(self.transition),
             ]
-        with m.Else():
-            m.d.sync += latest.cycles.eq(latest.cycles + self.transition)
+        with m.Elif(self.transition):
+            m.d.sync += latest.cycles.eq(latest.cycles + 1)
         with m.If(ended.valid):
             m.d.comb += [
                 write.addr.eq(ended.reason),
@@ -81,8 +83,12 @@ class ExitCounters(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [latest.valid.eq(0), written.eq(0)]
 
-        m.d.comb += read.addr.eq(Mux(ending, latest.reason, self.i_query.payload))
-        looking = Signal()
+        m.d.comb += [
+            read.addr.eq(Mux(ending, latest.reason, self.i_query.payload)),
+            read.en.eq(ending | self.i_query.valid),
+        ]
+        with m.If(read.en):
+            m.d.sync += last_read.eq(read.addr)
         m.d.comb += self.i_query.ready.eq(~ending & ~looking & ~self.o_row.valid)
         m.d.sync += looking.eq(self.i_query.valid & self.i_query.ready)
         with m.If(looking):

@@ -162,7 +162,7 @@ class HostPortUnit(wiring.Component):
         m.d.comb += registers.vmx.rd.value.next.eq(given)
         ports = [port for port, _do, _command, _index, _data in commands]
         with m.FSM():
-            with m.State("IDLE"):
+            with m.State("IDLE"), m.If(registers.asking):
                 for port, do, command, index, data in commands:
                     request = port.request.payload
                     with m.If(port.request.valid):
@@ -260,21 +260,21 @@ class HostPortUnit(wiring.Component):
         low = address[:3]
         allowed, in_ram = Signal(), Signal()
         ram = MEMORY_MAP["ram"]
-        m.d.comb += in_ram.eq((address >= ram.base) & (address < ram.end))
-        for count in (1, 2, 4, 8):
-            with m.If(request.mask == (1 << count) - 1):
-                m.d.comb += allowed.eq((low & (count - 1)) == 0)
-                m.d.sync += size.eq(count)
-        for bus in (self.snoop, self.peripheral):
-            access = bus.request.payload
-            m.d.comb += [
-                access.address.eq(address & ~7),
-                access.write.eq(request.write),
-                access.mask.eq(request.mask << low),
-                access.data.eq(request.data << (low << 3)),
-            ]
-        m.d.comb += self.snoop.request.payload.forward.eq(1)
         with m.If(port.request.valid):
+            m.d.comb += in_ram.eq((address >= ram.base) & (address < ram.end))
+            for count in (1, 2, 4, 8):
+                with m.If(request.mask == (1 << count) - 1):
+                    m.d.comb += allowed.eq((low & (count - 1)) == 0)
+                    m.d.sync += size.eq(count)
+            for bus in (self.snoop, self.peripheral):
+                access = bus.request.payload
+                m.d.comb += [
+                    access.address.eq(address & ~7),
+                    access.write.eq(request.write),
+                    access.mask.eq(request.mask << low),
+                    access.data.eq(request.data << (low << 3)),
+                ]
+            m.d.comb += self.snoop.request.payload.forward.eq(1)
             with m.If(~allowed):
                 m.d.comb += port.request.ready.eq(1)
                 m.d.sync += failure.eq(access_error.BAD_SIZE)
@@ -320,7 +320,10 @@ class HostPortUnit(wiring.Component):
             steps[name] = self.advance & self.events[event]
         for name, step in steps.items():
             count = Signal(64, name=name)
-            m.d.sync += count.eq(Mux(self.reset_request, 0, count + step))
+            with m.If(step != 0):
+                m.d.sync += count.eq(count + step)
+            with m.If(self.reset_request):
+                m.d.sync += count.eq(0)
             m.d.comb += getattr(counters, name).value.next.eq(count)
             if name == "transition":
                 with m.If(self.reset_request):
