@@ -128,9 +128,10 @@ class GuestCsrFile(CsrFileBase):
 
     def _reads(self, m):
         number = Signal(12)
-        m.d.comb += number.eq(self.request.number)
         with m.If(self.field_read):
             m.d.comb += number.eq(self._csr_of(m, self.field_number))
+        with m.Elif(self.request.valid):
+            m.d.comb += number.eq(self.request.number)
         return self.request.valid | self.field_read, number
 
     def _kept(self):
@@ -158,8 +159,8 @@ class GuestCsrFile(CsrFileBase):
 
     def _write_field(self, m):
         write, bank = self.field_write, self._counters
-        number = self._csr_of(m, write.number)
         with m.If(write.valid):
+            number = self._csr_of(m, write.number)
             m.d.comb += [
                 bank.access.eq(1),
                 bank.row.eq(number[: len(bank.row)]),

@@ -39,7 +39,9 @@ class WorldSwitch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         answered, held = Signal(), Signal(VmxAnswer)
-        m.d.sync += [answered.eq(self.answer.valid & ~answered), held.eq(self.answer.payload)]
+        m.d.sync += answered.eq(self.answer.valid & ~answered)
+        with m.If(self.answer.valid):
+            m.d.sync += held.eq(self.answer.payload)
         m.d.comb += [
             self.request.valid.eq(self.commit.request.valid | self.host.request.valid),
             self.request.payload.eq(

@@ -145,6 +145,9 @@ class Worlds(wiring.Component):
 
     def _unit(self, m, vmx, root, guest, switch, non_root):
         fields, port = vmx.fields, self.guest
+        # In root operation nobody needs to know, and simulation need not look.
+        with m.If(self.request.valid & non_root):
+            m.d.comb += vmx.intercept_number.eq(self.request.number)
         m.d.comb += [
             vmx.park_exits.eq(self.park_exits),
             vmx.root_interrupts.eq(root.pending & root.enabled),
@@ -155,7 +158,6 @@ class Worlds(wiring.Component):
             vmx.guest_value.eq(guest.field_value),
             vmx.guest_tw.eq(guest.tw),
             vmx.time.eq(self.time),
-            vmx.intercept_number.eq(self.request.number),
             vmx.access.reads.eq(port.reads),
             vmx.access.writes.eq(port.writes),
             vmx.access.value.eq(guest.next_value),
@@ -167,7 +169,7 @@ class Worlds(wiring.Component):
             switch.saved.eq(vmx.saved),
             guest.time.eq(vmx.virtual_time),
             guest.field_write.eq(vmx.guest_write),
-            guest.field_read.eq(~non_root),
+            guest.field_read.eq(vmx.guest_read),
             guest.field_number.eq(vmx.guest_number),
             guest.lines.eq(fields.guest_lines),
             guest.mtimecmp.eq(fields.guest_mtimecmp),

@@ -116,8 +116,9 @@ class EntryChecks(wiring.Component):
         self._guest(m, write, fails)
 
         first = Signal(CheckResult)
-        for check in reversed(ENTRY_CHECKS.values()):
-            with m.If(fails[check.name]):
+        choice = m.If
+        for check in ENTRY_CHECKS.values():
+            with choice(fails[check.name]):
                 m.d.comb += first.eq(
                     CheckResult.const(
                         {
@@ -127,6 +128,7 @@ class EntryChecks(wiring.Component):
                         }
                     )
                 )
+            choice = m.Elif
         m.d.sync += self.result.eq(first)
         busy = Signal(_STAGES - 1)
         m.d.sync += busy.eq(Cat(self.write.valid, busy))

@@ -87,9 +87,10 @@ class CsrIntercept(wiring.Component):
         write_exits = self._bitmap(m, "write", place)
 
         access, controls = self.access, self.controls
-        changed = (access.value ^ self.status_shadow) & self.status_mask
-        in_mstatus = (changed & CSRS["mstatus"].writable).any()
-        in_sstatus = (changed & CSRS["sstatus"].writable).any()
+
+        def changes(name):
+            changed = (access.value ^ self.status_shadow) & self.status_mask
+            return (changed & CSRS[name].writable).any()
 
         def exit_if(condition, reason):
             m.d.comb += [self.exits.eq(condition), self.reason.eq(reason)]
@@ -102,9 +103,9 @@ class CsrIntercept(wiring.Component):
             with m.Case(_Kind.SATP):
                 exit_if(access.writes & controls.satp_write_exiting, ExitReason.SATP_OR_STATUS)
             with m.Case(_Kind.MSTATUS):
-                exit_if(access.writes & in_mstatus, ExitReason.SATP_OR_STATUS)
+                exit_if(access.writes & changes("mstatus"), ExitReason.SATP_OR_STATUS)
             with m.Case(_Kind.SSTATUS):
-                exit_if(access.writes & in_sstatus, ExitReason.SATP_OR_STATUS)
+                exit_if(access.writes & changes("sstatus"), ExitReason.SATP_OR_STATUS)
             with m.Default():
                 reads = controls.use_csr_bitmap & access.reads & read_exits
                 writes = controls.use_csr_bitmap & access.writes & write_exits

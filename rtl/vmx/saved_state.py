@@ -146,17 +146,16 @@ class SavedState(wiring.Component):
         # The first that is left goes first, whatever comes behind it.
         m.d.comb += self.idle.eq(~Cat(*left.values()).any())
         m.d.comb += self.o_field.valid.eq(~self.idle)
-        for name, source in reversed(_ROWS.items()):
-            with m.If(left[name]):
+        choice = m.If
+        for name, source in _ROWS.items():
+            with choice(left[name]):
                 m.d.comb += [
                     self.o_field.payload.number.eq(VMCS_FIELDS[name].number),
                     self.o_field.payload.value.eq(Value.cast(fields[source])),
                 ]
-        before = C(0)
-        for name in _ROWS:
-            with m.If(left[name] & ~before & self.o_field.ready):
-                m.d.sync += left[name].eq(0)
-            before = before | left[name]
+                with m.If(self.o_field.ready):
+                    m.d.sync += left[name].eq(0)
+            choice = m.Elif
 
         with m.If(self.exit_stb):
             self._exit(m)

@@ -118,8 +118,8 @@ class Vmcs(wiring.Component):
         Reads of a load are requested as fast as the port takes them.
     written : Out(FieldWrite)
         Every field that gets a value by VMWRITE or VMPTRLD, for whoever keeps a copy.
-    guest_number, guest_value : Out(9), In(64)
-        The field asked for; in the next cycle, if it is a guest CSR's, what that CSR holds. From
+    guest_read, guest_number, guest_value : Out(1), Out(9), In(64)
+        A field is asked for, and which; in the next cycle, if it is a guest CSR's, what that CSR holds. From
         ``entered`` until it is written the field is what the CSR is, but for its reserved bits.
     on : Out(1)
         In VMX operation.
@@ -139,6 +139,7 @@ class Vmcs(wiring.Component):
     information: In(stream.Signature(InformationWrite))
     memory: Out(SnoopPort())
     written: Out(FieldWrite)
+    guest_read: Out(1)
     guest_number: Out(VMCS_NUMBER_BITS)
     guest_value: In(64)
     on: Out(1)
@@ -233,15 +234,24 @@ class Vmcs(wiring.Component):
                 Mux(self._is_live, self.guest_value & ~reserved | kept & reserved, kept)
             ),
         ]
-        m.d.sync += [self._number.eq(self._read.addr), self._is_live.eq(0), self._is_dirty.eq(0)]
+        m.d.comb += self._read.en.eq(self.guest_read)
         self._mark = Signal()
-        for place, number in enumerate(_NUMBERS):
-            with m.If(self._read.addr == number):
-                m.d.sync += self._is_dirty.eq(self._dirty[place])
-                if number in _GUEST_CSRS:
-                    m.d.sync += self._is_live.eq(self._live[place])
-            with m.If(self._write.en & (self._write.addr == number)):
-                m.d.sync += [self._dirty[place].eq(self._mark), self._live[place].eq(0)]
+        with m.If(self.guest_read):
+            m.d.sync += [
+                self._number.eq(self._read.addr),
+                self._is_live.eq(0),
+                self._is_dirty.eq(0),
+            ]
+            with m.Switch(self._read.addr):
+                for place, number in enumerate(_NUMBERS):
+                    with m.Case(number):
+                        m.d.sync += self._is_dirty.eq(self._dirty[place])
+                        if number in _GUEST_CSRS:
+                            m.d.sync += self._is_live.eq(self._live[place])
+        with m.If(self._write.en), m.Switch(self._write.addr):
+            for place, number in enumerate(_NUMBERS):
+                with m.Case(number):
+                    m.d.sync += [self._dirty[place].eq(self._mark), self._live[place].eq(0)]
         payload = self.information.payload
         with m.If(self.information.valid & self.information.ready):
             self._put(m, payload.number, payload.value)
@@ -257,7 +267,7 @@ class Vmcs(wiring.Component):
 
     def _ask(self, m, number):
         """Read a field; it is in ``_value`` in the next cycle."""
-        m.d.comb += self._read.addr.eq(number)
+        m.d.comb += [self._read.addr.eq(number), self.guest_read.eq(1)]
 
     def _fails(self, m, error):
         m.d.sync += [self._error.eq(error), self._state.eq(_State.FAIL)]

@@ -80,7 +80,7 @@ class VmxUnit(wiring.Component):
         Capability masks.
     guest_write : Out(FieldWrite)
         For the guest's CSRs: fields that VMWRITE or VMPTRLD writes, one per cycle.
-    guest_number, guest_value : Out(9), In(64)
+    guest_read, guest_number, guest_value : Out(1), Out(9), In(64)
         What the CSR of that field holds, asked for in the cycle before. Asked in root operation only.
     guest_tw : In(1)
         The guest's mstatus.TW.
@@ -117,6 +117,7 @@ class VmxUnit(wiring.Component):
     execution_mask: In(64)
     exit_mask: In(64)
     guest_write: Out(FieldWrite)
+    guest_read: Out(1)
     guest_number: Out(VMCS_NUMBER_BITS)
     guest_value: In(64)
     guest_tw: In(1)
@@ -156,6 +157,7 @@ class VmxUnit(wiring.Component):
         m.d.comb += [
             self.on.eq(vmcs.on),
             self.saved.eq(saved.fields),
+            self.guest_read.eq(vmcs.guest_read),
             self.guest_number.eq(vmcs.guest_number),
             vmcs.guest_value.eq(self.guest_value),
             self._operands.first.eq(self._request.rs1),
