@@ -19,9 +19,18 @@ from sim.errors import VmxlabError
 from sim.guests import Guest
 from sim.profile import Table, print_table
 from sw_vmm.assembler import Assembler
+from sw_vmm.ept import Ept, MemorySlot, PageAllocator
+from sw_vmm.event_counters import EventCounters
 from sw_vmm.machine import Event, Machine, MachineError
+from sw_vmm.vmcs import VMCS_REGION, Vmcs, control_word, execute, reset_state, start_vmx
 
-__all__ = ["exit_seconds", "main", "run_seconds", "transition_seconds"]
+__all__ = [
+    "exit_seconds",
+    "guest_transition_seconds",
+    "main",
+    "run_seconds",
+    "transition_seconds",
+]
 
 _CODE = MEMORY_MAP["ram"].base
 _RAM_SIZE = 1 << 20
@@ -80,12 +89,44 @@ def transition_seconds(machine: Machine, exits: int) -> float:
     machine.write_privilege(Privilege.USER)
     machine.write_memory(_CODE, _loop(_call))
     machine.resume(_CODE)
+    return _resuming_seconds(machine, exits)
+
+
+def guest_transition_seconds(machine: Machine, body, exits: int) -> float:
+    """The same for a guest in a loop of ``body``, whose first instruction exits."""
+    machine.reset()
+    machine.write_memory(_CODE, _loop(body))
+    start_vmx(machine)
+    half = _RAM_SIZE // 2
+    allocator = PageAllocator(range(_CODE + half, _CODE + _RAM_SIZE))
+    vmcs = Vmcs(machine, allocator.take(VMCS_REGION))
+    ept = Ept(machine, allocator, [MemorySlot(_CODE, _CODE, half)])
+    ept.fill_all()
+    vmcs.load()
+    vmcs.update(
+        **reset_state()
+        | EventCounters().bitmaps
+        | {
+            "execution_controls": control_word(
+                "execution_controls", "enable_vpid", "use_csr_bitmap"
+            ),
+            "eptp": ept.eptp,
+            "vpid": 1,
+            "guest_pc": _CODE,
+            "host_pc": allocator.take(),
+        }
+    )
+    execute(machine, "vmlaunch")
+    return _resuming_seconds(machine, exits)
+
+
+def _resuming_seconds(machine: Machine, exits: int) -> float:
     machine.run(_RAM_SIZE)
     started = time.monotonic()
     for _ in range(exits):
-        machine.resume(machine.park.pc + 4)
+        machine.resume(machine.park.pc + 4, retires=True)
         if machine.run(_RAM_SIZE) != Event.PARKED:
-            raise MachineError("the loop of ecall did not park")
+            raise MachineError("the loop did not park")
     return (time.monotonic() - started) / exits
 
 
@@ -110,6 +151,8 @@ def main(arguments: list[str] | None = None) -> int:
         seconds, _ = run_seconds(machine, _compute, "native", cycles)
         rows.append(("simulated clock with the extension", f"{cycles / seconds / 1e6:.2f} MHz"))
         for name, body in (("CSR", _read_event_counter), ("MMIO", _read_device)):
+            alone = guest_transition_seconds(machine, body, cycles // 1000)
+            rows.append((f"{name} exit of a guest without a VMM", f"{alone * 1e6:.1f} us"))
             whole = exit_seconds(machine, body, "vmx-ept", cycles // 5)
             rows.append((f"{name} exit under vmx-ept", f"{whole * 1e6:.1f} us"))
     except (VmxlabError, MachineError, OSError) as error:
