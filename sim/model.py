@@ -5,6 +5,7 @@ no elaboration), Verilog and harness to the library (so that a changed comment c
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,6 +75,8 @@ _LIBRARY_CLOCK = ("+define+VMXLAB_CLOCK=edge",)
 # Calls within the library need no indirection then.
 _LIBRARY_FLAGS = ("-fvisibility=hidden",)
 _LINKER_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-static-libstdc++", "-static-libgcc", "-lpthread")
+# What the model does in a reset, which is almost never.
+_RESETS = re.compile(r"\bif \((vlSelfRef\.\w+__DOT__(?:rst|reset_request)(?:__0\w+)?)\) \{")
 _RUNTIME = ("verilated.cpp", "verilated_dpi.cpp", "verilated_threads.cpp")
 # The library for debugging can be saved and traced, and shows its pipeline. Every signal that can
 # be seen in the waves costs time, so it is a library of its own.
@@ -237,6 +240,7 @@ def verilate(
         folder=folder,
         log=log,
     )
+    _expect_no_reset(work)
     # The largest first, so that no core waits for one that was started last.
     model = sorted(work.glob("*.cpp"), key=lambda file: -file.stat().st_size)
     objects = _compile([*model, *sources], work, (work, verilog, HARNESS), compiling, say)
@@ -246,6 +250,12 @@ def verilate(
     for file in work.iterdir():
         file.unlink()
     work.rmdir()
+
+
+def _expect_no_reset(work: Path) -> None:
+    """Have the compiler put what a reset does apart: on its way through memory it costs 9 %."""
+    for source in work.glob(f"{_MODEL}*.cpp"):
+        source.write_text(_RESETS.sub(r"if (VL_UNLIKELY(\1)) {", source.read_text()))
 
 
 def _runtime(name: str, compiling: Sequence[str], say) -> Path:

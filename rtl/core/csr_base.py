@@ -296,7 +296,7 @@ class CsrFileBase(wiring.Component):
         named = {*views, *self._row_names}
         others = [csr.number for name, csr in self._csrs.items() if name not in named]
         of_rows = ((self._row_names, self._read.data),)
-        with m.Switch(number):
+        with m.If(reads), m.Switch(number):
             for names, view in (*(((name,), view) for name, view in views.items()), *of_rows):
                 with m.Case(*(self._csrs[name].number for name in names)):
                     m.d.comb += [value.eq(view), exists.eq(1)]

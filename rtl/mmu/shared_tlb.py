@@ -150,7 +150,7 @@ class SharedTlb(wiring.Component):
                 m.d.comb += [
                     row.eq(read.data),
                     *set_root(tag.space),
-                    tag.guest_level.eq(tag.level),
+                    tag.guest_level.eq(read.data.entry.tag.level),
                 ]
             rows.append(row)
             writes.append(write)
