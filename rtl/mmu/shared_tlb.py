@@ -254,16 +254,15 @@ class SharedTlb(wiring.Component):
             with m.If(whole):
                 m.d.sync += [filled.eq(kept), fractured.eq(kept_fractured)]
 
-        # Who reads.
-        with m.If(self.look_up | looking):
+        # Who reads. What is read behind a hit is read for nothing.
+        with m.If(stop):
+            m.d.sync += looking.eq(0)
+        with m.If(self.look_up | (looking & ~stop)):
             m.d.comb += [
                 now.eq(_Act.LOOK_UP),
                 address.eq(self._index(self.page, size)),
             ]
             m.d.sync += [looking.eq(size != LEVELS - 1), level.eq(size + 1)]
-            # What is read behind a hit is read for nothing.
-            with m.If(stop):
-                m.d.sync += [looking.eq(0), act.eq(_Act.NONE)]
         with m.Elif(filling):
             m.d.comb += address.eq(self._index(new.tag.page, new.tag.level))
             with m.If(~collides):

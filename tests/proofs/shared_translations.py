@@ -163,8 +163,11 @@ def _shared_tlb(p, unit_class):
     p.invariant(~acts[_Act.REFILL] | (address == set_of(coming.tag)), "where it belongs")
     p.invariant(~arriving | (coming.as_value() != told.as_value()) | known, "what arrives is known")
     looks, looked_at = acts[_Act.LOOK_UP], inside["act_level"]
-    p.invariant(under_way == (looks | tlb.done), "a look-up reads sets, up to its end")
-    p.invariant(~(looks & tlb.done), "which is the end of it")
+    looked = inside["looked"]
+    p.invariant(under_way == (looks | looked), "a look-up reads sets, up to its end")
+    p.invariant(
+        ~looked | (inside["at_last"] == (waited == LEVELS)), "at the latest the last of them"
+    )
     p.invariant(inside["looking"] == (looks & (looked_at != LEVELS - 1)), "it reads three")
     p.invariant(~inside["looking"] | (inside["level"] == looked_at + 1), "one after the other")
     p.invariant(~looks | (looked_at == waited), "one in each cycle")
