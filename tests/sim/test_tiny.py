@@ -8,6 +8,8 @@ import zlib
 
 import pytest
 
+from rtl.arch.csrs import CSRS
+from rtl.arch.performance import HPM_COUNTERS, PERFORMANCE_EVENTS
 from rtl.soc.config import CONFIGURATIONS
 from sim.cli.session import open_machine, run_guest
 from sim.elf import load_elf
@@ -179,9 +181,28 @@ def test_interpreted_run_comes_to_the_same(machine, native):
     assert differences([native, run]) == []
 
 
-def test_guest_of_its_own_comes_to_the_same(vmx):
+def counting(monkeypatch, machine, *events):
+    """Have the machine's first event counters count these from each reset on; gives what reads them."""
+    numbers = {event.name: event.number for event in PERFORMANCE_EVENTS}
+    reset, counters = machine.reset, HPM_COUNTERS[: len(events)]
+
+    def reset_and_count():
+        reset()
+        for index, event in zip(counters, events, strict=True):
+            machine.write_csr(CSRS[f"mhpmevent{index}"].number, numbers[event])
+
+    monkeypatch.setattr(machine, "reset", reset_and_count)
+    return lambda: [machine.read_csr(CSRS[f"mhpmcounter{index}"].number) for index in counters]
+
+
+def test_guest_of_its_own_comes_to_the_same(vmx, monkeypatch):
     """In non-root operation, over an EPT: nothing but devices and missing pages exits."""
-    runs = [run_guest(vmx, load(), name, charge=0, quiet=True) for name in ("native", "vmx-ept")]
+    native = run_guest(vmx, load(), "native", charge=0, quiet=True)
+    count = counting(monkeypatch, vmx, "walk", "walk_read")
+    runs = [native, run_guest(vmx, load(), "vmx-ept", charge=0, quiet=True)]
+    # A walk of both dimensions from the roots would read 15 entries.
+    walks, reads = count()
+    assert 0 < walks < reads <= 4 * walks
     for run in runs:
         check(run)
     assert differences(runs) == []
