@@ -87,25 +87,30 @@ class CounterBank(wiring.Component):
         amount = Signal(32)
         carries, adds, counts = Signal(), Signal(), Signal()
         base, total, stored = Signal(64), Signal(64), Signal(64)
-        writes, looks = Signal(), Signal()
+        writes, looks, busy = Signal(), Signal(), Signal()
         m.d.comb += [
+            busy.eq(self.access | carry.any() | owed.any() | clearing),
             writes.eq(self.access & self.write),
             read.addr.eq(at),
-            base.eq(Cat(low[at], read.data)),
-            carries.eq(carry.bit_select(at, 1)),
-            adds.eq(owed.bit_select(at, 1)),
-            # A read leaves it to a later cycle to put down what it has added, and what counts meanwhile.
-            looks.eq(adds & self.access & ~self.write),
-            counts.eq((adds | self.access) & counted.bit_select(at, 1)),
-            total.eq(base + (Mux(adds, amount, 0) + (carries << _LOW_BITS)) + counts),
-            self.value.eq(total),
             write.addr.eq(at),
-            write.en.eq(~looks),
-            stored.eq(Mux(writes, self.data, total)),
-            write.data.eq(stored[_LOW_BITS:]),
             self.cleared.eq(~clearing),
             self.settled.eq(~clearing & ~owed.any()),
         ]
+        with m.If(busy):
+            m.d.comb += [
+                base.eq(Cat(low[at], read.data)),
+                carries.eq(carry.bit_select(at, 1)),
+                adds.eq(owed.bit_select(at, 1)),
+                # A read leaves it to a later cycle to put down what it has added.
+                looks.eq(adds & self.access & ~self.write),
+                counts.eq((adds | self.access) & counted.bit_select(at, 1)),
+                total.eq(base + (Mux(adds, amount, 0) + (carries << _LOW_BITS)) + counts),
+                self.value.eq(total),
+                write.en.eq(~looks),
+                stored.eq(Mux(writes, self.data, total)),
+                write.data.eq(stored[_LOW_BITS:]),
+            ]
+        m.d.sync += counted.eq(self.count & ~(writes << at)[: 1 << _ROW_BITS])
         with m.If(self.add):
             m.d.sync += amount.eq(self.amount)
         for n in self._rows:
@@ -115,7 +120,6 @@ class CounterBank(wiring.Component):
                 m.d.sync += carry[n].eq(0)
             with m.If(self.add & self.addends[n]):
                 m.d.sync += owed[n].eq(1)
-            m.d.sync += counted[n].eq(self.count[n] & ~(here & writes))
             with m.If(here & (adds | self.access)):
                 m.d.sync += [low[n].eq(stored[:_LOW_BITS]), owed[n].eq(0)]
             with m.Elif(counted[n]):

@@ -7,7 +7,7 @@ from rtl.arch.csrs import CSRS
 from rtl.arch.performance import HPM_COUNTERS
 from rtl.arch.traps import Interrupt
 from rtl.arch.vmx.capability import VMX_CSRS
-from rtl.core.csr_base import CsrFileBase, CsrOperation, CsrRequest, counter_row
+from rtl.core.csr_base import CsrFileBase, CsrOperation, CsrRequest, rows_of
 from rtl.core.performance_counters import PerformanceCounters, PerformanceEvents
 from rtl.core.ports import InterruptLines, Skip
 from rtl.mmu.context import Privilege
@@ -59,7 +59,6 @@ class CsrFile(CsrFileBase):
             performance.inhibit.eq(inhibit[HPM_COUNTERS.start : HPM_COUNTERS.stop]),
             performance.skip.eq(self.skip),
             performance.value.eq(self._new),
-            bank.count[counter_row("cycle")].eq(self.advance & ~self.skip.valid & ~inhibit[0]),
         ]
         # What is skipped is added one cycle later, when the events counters are sure of it, too.
         skipped, cycles_counted, amount = Signal(), Signal(), Signal(len(self.skip.cycles))
@@ -68,18 +67,19 @@ class CsrFile(CsrFileBase):
             cycles_counted.eq(~inhibit[0]),
             amount.eq(self.skip.cycles),
         ]
+        addends = {f"hpmcounter{index}": performance.add[n] for n, index in enumerate(HPM_COUNTERS)}
         m.d.comb += [
             bank.add.eq(skipped),
             bank.amount.eq(amount),
-            bank.addends[counter_row("cycle")].eq(cycles_counted),
+            bank.addends.eq(rows_of({"cycle": cycles_counted, **addends})),
             self.settled.eq(bank.settled & ~skipped & ~self._clearing),
         ]
-        for n, index in enumerate(HPM_COUNTERS):
-            row = counter_row(f"hpmcounter{index}")
-            m.d.comb += [
-                bank.count[row].eq(performance.count[n]),
-                bank.addends[row].eq(performance.add[n]),
-            ]
+
+    def _counts(self):
+        counts = super()._counts()
+        counts["cycle"] &= ~self.skip.valid
+        events = self._performance.count
+        return counts | {f"hpmcounter{index}": events[n] for n, index in enumerate(HPM_COUNTERS)}
 
     def _views(self):
         selectors = {

@@ -1,6 +1,9 @@
 """What the CSR files of both worlds share: CSR instructions, interrupts, trap entry and return."""
 
+from collections.abc import Mapping
+
 from amaranth import *
+from amaranth.hdl import ValueLike
 from amaranth.lib import data, enum, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,7 +15,7 @@ from rtl.core.counter_bank import CounterBank
 from rtl.core.traps import InterruptSelect, Trap
 from rtl.mmu.context import Privilege, TranslationContext
 
-__all__ = ["CsrFileBase", "CsrOperation", "CsrRequest", "counter_row", "memory_row"]
+__all__ = ["CsrFileBase", "CsrOperation", "CsrRequest", "counter_row", "memory_row", "rows_of"]
 
 #: Bits that tell the numbers of the CSRs in memory apart. Bit 9 is set in those of M-mode's.
 _ROW_BITS = (0, 1, 6, 9)
@@ -24,6 +27,12 @@ _STATUS_WRITABLE = (
 def counter_row(name: str) -> int:
     """The counter's row: what its number ends in."""
     return CSRS[name].number & 0xF
+
+
+def rows_of(bits: Mapping[str, ValueLike]) -> Value:
+    """A word with each counter's bit at its row, all at once: simulation is slow at single bits."""
+    by_row = {counter_row(name): bit for name, bit in bits.items()}
+    return Cat(by_row.get(row, C(0, 1)) for row in range(max(by_row) + 1))
 
 
 def memory_row(number):
@@ -69,7 +78,7 @@ class CsrFileBase(wiring.Component):
     ``ret_pc`` is right in a cycle without ``request.valid`` and ``trap_valid``. In the cycle after a
     trap ``trap`` is still the same, and nothing is requested, written or entered.
 
-    A subclass says what drives mip (``_drive``) and which counters count (``_count``), and may have
+    A subclass says what drives mip (``_drive``) and which counters count (``_counts``), and may have
     more CSRs, or show and write them in another way.
 
     Members
@@ -250,12 +259,12 @@ class CsrFileBase(wiring.Component):
         m.d.comb += self.cleared.eq(self._counters.cleared & ~self._clearing)
 
     def _count(self, m):
-        """What mcycle and minstret count."""
-        inhibit, bank = self._plain["mcountinhibit"], self._counters
-        m.d.comb += [
-            bank.count[counter_row("cycle")].eq(self.advance & ~inhibit[0]),
-            bank.count[counter_row("instret")].eq(self.retired & ~inhibit[2]),
-        ]
+        m.d.comb += self._counters.count.eq(rows_of(self._counts()))
+
+    def _counts(self):
+        """By counter, whether it counts one at the end of this cycle."""
+        inhibit = self._plain["mcountinhibit"]
+        return {"cycle": self.advance & ~inhibit[0], "instret": self.retired & ~inhibit[2]}
 
     # CSR instructions.
 

@@ -168,13 +168,12 @@ class SharedTlb(wiring.Component):
             m.d.comb += set_for(wanted, self.query)
         for way, row in enumerate(rows):
             tag = row.entry.tag
-            m.d.comb += matched[way].eq(row.valid & matches(tag, sizes(tag.level), wanted))
             m.submodules[f"match_{way}"] = match = InvalidationMatch()
-            m.d.comb += [
-                match.tag.eq(row.entry.tag),
-                match.invalidation.eq(invalidation),
-                named[way].eq(row.valid & match.match),
-            ]
+            m.d.comb += [match.tag.eq(row.entry.tag), match.invalidation.eq(invalidation)]
+            with m.If(act != _Act.NONE):
+                m.d.comb += matched[way].eq(row.valid & matches(tag, sizes(tag.level), wanted))
+            with m.If(sweeping):
+                m.d.comb += named[way].eq(row.valid & match.match)
 
         # Looking up.
         level, looking = Signal(range(LEVELS)), Signal()
@@ -189,14 +188,15 @@ class SharedTlb(wiring.Component):
                 permission.rights.eq(row.entry.rights),
                 permission.access.eq(self.query.access),
                 permission.context.eq(self.query.context),
-                hits[way].eq(
+            ]
+            with m.If(act == _Act.LOOK_UP):
+                m.d.comb += hits[way].eq(
                     matched[way]
                     & ~collided
                     & ~(sweeping & named[way])
                     & (row.entry.tag.level == act_level)
                     & permission.allowed
-                ),
-            ]
+                )
         # What was found stands in registers before anything is chosen by it: the rows come late.
         looked, at_last, found = Signal(), Signal(), Signal(self._ways)
         held = [Signal(TlbEntry, name=f"held_{way}") for way in range(self._ways)]

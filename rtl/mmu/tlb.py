@@ -96,6 +96,11 @@ class Tlb(wiring.Component):
         with m.Elif(self.refilling):
             m.d.comb += set_overlapping(wanted, new.tag)
 
+        # Nobody asks while nothing is translated, and simulation has nothing to compare.
+        asked = Signal()
+        context = self.query.context
+        m.d.comb += asked.eq(context.paged | context.ept | invalidates | self.refilling)
+
         valid, used = Signal(count), Signal(count)
         matched, permitted = Signal(count), Signal(count)
         # What the query of the cycle before has hit, what is about to be overlapped, and what is
@@ -108,17 +113,18 @@ class Tlb(wiring.Component):
             own | (guest & invalidates.replicate(count))
             for own, guest in zip(larger, guest_larger, strict=True)
         ]
+        matching, permitting = [], []
         for i in range(count):
             # Its sizes are kept below.
             tag = apart(TlbTag, f"tag_{i}", but=("level", "guest_level"))
             permits = Signal(Permits, name=f"permits_{i}")
-            m.d.comb += [
-                matched[i].eq(valid[i] & matches(tag, [whole[i] for whole in wholes], wanted)),
-                # The permission is decided beside the match.
-                permitted[i].eq(allows(permits, needs)),
-            ]
+            matching.append(matches(tag, [whole[i] for whole in wholes], wanted))
+            # The permission is decided beside the match.
+            permitting.append(allows(permits, needs))
             with m.If(refills & victim[i]):
                 m.d.sync += [*set_apart(tag, new.tag), *set_permits(permits, new.rights)]
+        with m.If(asked):
+            m.d.comb += [matched.eq(valid & Cat(matching)), permitted.eq(Cat(permitting))]
         with m.If(refills):
             for vectors, level in ((larger, new.tag.level), (guest_larger, new.tag.guest_level)):
                 for k, vector in enumerate(vectors):

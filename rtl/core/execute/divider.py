@@ -75,14 +75,14 @@ class Divider(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.i.ready.eq(1)
-                m.d.sync += [
-                    remainder.eq(a_magnitude),
-                    divisor.eq(b_magnitude),
-                    remainder_wanted.eq(wants_remainder),
-                    word_wanted.eq(word),
-                    negate.eq(a_sign ^ (b_sign & ~wants_remainder)),
-                ]
                 with m.If(self.i.valid):
+                    m.d.sync += [
+                        remainder.eq(a_magnitude),
+                        divisor.eq(b_magnitude),
+                        remainder_wanted.eq(wants_remainder),
+                        word_wanted.eq(word),
+                        negate.eq(a_sign ^ (b_sign & ~wants_remainder)),
+                    ]
                     m.next = "BEGIN"
 
             with m.State("BEGIN"):
