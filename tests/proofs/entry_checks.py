@@ -193,8 +193,8 @@ PROOFS = (
         (
             Fault(
                 "of two failures the last is told",
-                "for check in reversed(ENTRY_CHECKS.values()):",
-                "for check in ENTRY_CHECKS.values():",
+                "for check in ENTRY_CHECKS.values():\n            with choice",
+                "for check in reversed(ENTRY_CHECKS.values()):\n            with choice",
             ),
             Fault("masks narrow nothing", "(masks[name] & word.allowed)", "word.allowed"),
             Fault("required bits are not asked for", "(~held & word.required)", "(held & ~held)"),

@@ -318,7 +318,7 @@ _FAULTS = {
             "touched = acting & (word == leaf.offset // _WORD_BYTES)",
             "touched = acting & (word[1:] == leaf.offset // _WORD_BYTES >> 1)",
         ),
-        Fault("busy guards nothing", "m.Elif(busy & (", "m.Elif(C(0) & ("),
+        Fault("busy guards nothing", "m.Elif(busy & guarded)", "m.Elif(C(0) & guarded)"),
         Fault(
             "what is refused acts",
             "acting.eq(allowed & internal.hit)",

@@ -96,8 +96,8 @@ PROOFS = (
             ),
             Fault(
                 "a second access in flight",
-                "target.request.valid.eq(request.valid & ~waiting & in_region)",
-                "target.request.valid.eq(request.valid & in_region)",
+                "target.request.valid.eq(~waiting)",
+                "target.request.valid.eq(1)",
             ),
             Fault("nobody is no error", "response.p.error.eq(1)", "response.p.error.eq(0)"),
         ),

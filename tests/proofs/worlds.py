@@ -164,8 +164,8 @@ PROOFS = (
             ),
             Fault(
                 "fields are written all the time",
-                "with m.If(write.valid):\n            m.d.comb += [\n                bank.access",
-                "with m.If(1):\n            m.d.comb += [\n                bank.access",
+                "with m.If(write.valid):\n            number",
+                "with m.If(1):\n            number",
                 "rtl.core.guest_csr",
             ),
         ),
