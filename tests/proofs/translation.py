@@ -122,6 +122,7 @@ def _tlb(p, unit_class):
 
     # What holds for any one query holds for all.
     query = TranslationQuery(p.any_constant(TranslationQuery, "query").as_value())
+    p.assume(query.context.paged | query.context.ept)
     known, newest = Signal(), Signal(TlbEntry)
     with m.If(tlb.i_invalidate.valid & named(newest.tag, tlb.i_invalidate.payload)):
         m.d.sync += known.eq(0)
