@@ -236,7 +236,7 @@ def set_query(ctx, dut, query):
             "gva": (query["page"] << 12) + 0xABC,
             "access": query["access"],
             # What is not paged goes through an EPT.
-        "context": {name: query[name] for name in names} | {"ept": 1 - query["paged"]},
+            "context": {name: query[name] for name in names} | {"ept": 1 - query["paged"]},
         },
     )
 
