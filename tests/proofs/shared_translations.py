@@ -7,7 +7,7 @@ from rtl.mmu.context import TranslationQuery
 from rtl.mmu.ports import TlbEntry
 from rtl.mmu.shared_tlb import _Act, _Row
 from tests.proofs.properties import Fault, Proof
-from tests.proofs.translation import answers, named, permits
+from tests.proofs.translation import TAG_FAULTS, answers, named, permits
 
 __all__ = ["PROOFS"]
 
@@ -205,18 +205,7 @@ PROOFS = (
         "rtl.mmu.shared_tlb:SharedTlb",
         _shared_tlb,
         (
-            Fault(
-                "worlds are not compared",
-                "        (space.world.as_value().any() & ~wanted.any_world)\n        |",
-                "        ",
-                _TAGS,
-            ),
-            Fault(
-                "VPIDs are not compared",
-                "        | (space.vpid.any() & ~wanted.any_vpid)\n",
-                "",
-                _TAGS,
-            ),
+            *TAG_FAULTS,
             Fault(
                 "one bit of the EPT tag is compared",
                 "space.ept_tag.any()",

@@ -12,7 +12,7 @@ from rtl.mmu.ports import AddressSpace, TlbEntry, TlbTag
 from tests.proofs.permissions import page_faults
 from tests.proofs.properties import Fault, Proof
 
-__all__ = ["PROOFS", "answers", "low_bits", "named", "permits", "within"]
+__all__ = ["PROOFS", "TAG_FAULTS", "answers", "low_bits", "named", "permits", "within"]
 
 _ENTRIES = 3
 
@@ -195,24 +195,28 @@ def _union(p, unit_class):
 
 
 _TAGS, _RIGHTS = "rtl.mmu.tags", "rtl.mmu.permissions"
+#: Mistakes in comparing tags that every unit that holds translations must show.
+TAG_FAULTS = (
+    Fault(
+        "worlds are not compared",
+        "        (space.world.as_value().any() & ~wanted.any_world)\n        |",
+        "        ",
+        _TAGS,
+    ),
+    Fault(
+        "VPIDs are not compared",
+        "        | (space.vpid.any() & ~wanted.any_vpid)\n",
+        "",
+        _TAGS,
+    ),
+)
 PROOFS = (
     Proof(
         "first-level TLB",
         "rtl.mmu.tlb:Tlb",
         _tlb,
         (
-            Fault(
-                "worlds are not compared",
-                "        (space.world.as_value().any() & ~wanted.any_world)\n        |",
-                "       ",
-                _TAGS,
-            ),
-            Fault(
-                "VPIDs are not compared",
-                "        | (space.vpid.any() & ~wanted.any_vpid)\n",
-                "",
-                _TAGS,
-            ),
+            *TAG_FAULTS,
             Fault(
                 "the upper half of an ASID is not compared",
                 "space.asid.any()",
