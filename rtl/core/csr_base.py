@@ -304,9 +304,9 @@ class CsrFileBase(wiring.Component):
         counters = [*self._counter_names, *(f"m{name}" for name in self._counter_names)]
         named = {*views, *self._row_names}
         others = [csr.number for name, csr in self._csrs.items() if name not in named]
-        of_rows = ((self._row_names, self._read.data),)
+        shown = [((name,), view) for name, view in views.items()]
         with m.If(reads), m.Switch(number):
-            for names, view in (*(((name,), view) for name, view in views.items()), *of_rows):
+            for names, view in (*shown, (self._row_names, self._read.data)):
                 with m.Case(*(self._csrs[name].number for name in names)):
                     m.d.comb += [value.eq(view), exists.eq(1)]
             with m.Case(*others):
